@@ -1,1 +1,15 @@
-//! Skeleton.
+//! What the devsync client and agent say to each other.
+//!
+//! Everything here is pure: no IO, no async, no clock. Every length and count that a peer names is
+//! bounded before it is used, because the pod may be hostile to the laptop and the app to the agent.
+
+pub mod chunk;
+pub mod delta;
+pub mod digest;
+pub mod frame;
+pub mod handshake;
+pub mod message;
+pub mod path;
+pub mod restart;
+pub mod target;
+pub mod tree;
