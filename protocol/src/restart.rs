@@ -1,7 +1,9 @@
 //! Restarting the app: modes, outcomes and failures as they travel.
 use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RestartMode { Auto }
+pub enum RestartMode {
+    Auto,
+}
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestartReport {}
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
