@@ -20,6 +20,7 @@ use super::path;
 use super::root::SyncRoot;
 
 pub use create::is_temp_name;
+pub(crate) use create::temp_name;
 pub use read::DirEntry;
 pub(super) use read::read_regular;
 

@@ -27,7 +27,7 @@ pub fn is_temp_name(leaf: &[u8]) -> bool {
 }
 
 /// Fixed length, no extension: reloaders that watch the directory react to any name they know.
-fn temp_name() -> String {
+pub(crate) fn temp_name() -> String {
     // Each state has keys of its own from the system's random source; O_EXCL settles the rest.
     format!("{TEMP_PREFIX}{:016x}", RandomState::new().hash_one(0))
 }
