@@ -3,6 +3,7 @@
 #![cfg(target_os = "linux")]
 
 pub mod restart;
+pub mod session;
 pub mod supervisor;
 mod sync;
 pub mod sys;
