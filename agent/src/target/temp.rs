@@ -119,9 +119,9 @@ impl Temp {
         let names = names.split_inclusive(|b| *b == 0).filter_map(|n| CStr::from_bytes_with_nul(n).ok());
         let wanted = names.filter(|n| is_kept(n.to_bytes()));
         let copied = wanted.map(|name| {
-            let done = xattr::get(&old, name)
-                .map_err(|_| ())
-                .and_then(|value| self.with("set an attribute of", |f| xattr::set(f, name, &value)).map_err(|_| ()));
+            let done = xattr::get(&old, name).map_err(|_| ()).and_then(|value| {
+                self.with("set an attribute of", |f| xattr::set(f, name, &value)).map_err(|_| ())
+            });
             (name, done)
         });
         copied.filter(|(_, done)| done.is_err()).map(|(name, _)| name.to_bytes().to_vec()).collect()

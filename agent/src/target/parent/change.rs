@@ -27,9 +27,8 @@ impl Parent {
     /// As `rename`; EEXIST when the new name is taken.
     pub fn rename_noreplace(&self, from: &[u8], to_dir: &Self, to: &[u8]) -> Result<(), TargetError> {
         path::check_leaf(from)?;
-        to_dir.call("rename a file to", to, |_| {
-            rename::noreplace(&self.inner.dir, from, &to_dir.inner.dir, to)
-        })
+        to_dir
+            .call("rename a file to", to, |_| rename::noreplace(&self.inner.dir, from, &to_dir.inner.dir, to))
     }
 
     /// Removes anything but a directory.
