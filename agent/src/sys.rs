@@ -5,6 +5,7 @@
 pub mod access;
 pub mod dumpable;
 pub mod ids;
+pub mod mountpoint;
 pub mod openat2;
 pub mod pidfd;
 pub mod proc;

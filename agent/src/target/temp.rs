@@ -92,15 +92,16 @@ impl Temp {
         self.file = None;
     }
 
-    /// Takes the place of `leaf` in the same directory, at once for every reader.
-    pub fn rename_over(mut self, leaf: &[u8]) -> Result<(), TargetError> {
+    /// Takes the place of `leaf` in the same directory, at once for every reader. After an error the temp is
+    /// still there: EBUSY (something is mounted on the name) leaves `write_in_place`.
+    pub fn rename_over(&mut self, leaf: &[u8]) -> Result<(), TargetError> {
         self.parent.rename(&self.name, &self.parent, leaf)?;
         self.placed = true;
         Ok(())
     }
 
     /// As `rename_over`; EEXIST when there is something.
-    pub fn rename_noreplace(mut self, leaf: &[u8]) -> Result<(), TargetError> {
+    pub fn rename_noreplace(&mut self, leaf: &[u8]) -> Result<(), TargetError> {
         self.parent.rename_noreplace(&self.name, &self.parent, leaf)?;
         self.placed = true;
         Ok(())
