@@ -280,7 +280,10 @@ mod tests {
         assert!(own.stat().expect("stat").start_time > 0);
         assert!(own.tasks().expect("tasks").contains(&std::process::id()));
         assert_eq!(own.exe().ok(), std::env::current_exe().ok().map(|p| p.into_os_string().into_vec()));
-        assert_ne!(own.namespace(Namespace::Mount).expect("mnt"), own.namespace(Namespace::Pid).expect("pid"));
+        assert_ne!(
+            own.namespace(Namespace::Mount).expect("mnt"),
+            own.namespace(Namespace::Pid).expect("pid")
+        );
     }
 
     #[test]

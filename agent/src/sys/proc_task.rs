@@ -256,7 +256,7 @@ pub fn socket_inodes(pid: i32) -> io::Result<Vec<u64>> {
     let mut inodes = Vec::new();
     for fd in numbers_in(&format!("/proc/{pid}/fd"))? {
         let Ok(link) = fs::read_link(format!("/proc/{pid}/fd/{fd}")) else { continue };
-        let inode = link.to_str().and_then(|l| l.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+        let inode = link.to_str().and_then(|l| l.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok());
         inodes.extend(inode);
     }
     Ok(inodes)

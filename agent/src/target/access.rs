@@ -101,6 +101,25 @@ impl Access {
     }
 }
 
+/// One read of a process's `/proc` that needs the right to open its root, for processes that are only looked at.
+pub(super) fn inspect_process<T>(
+    proc: &ProcDir,
+    read: impl Fn() -> Result<T, ProcError>,
+) -> Result<T, ProcError> {
+    match read() {
+        Err(error) if error.is_denied() => {
+            let status = proc.status()?;
+            let app = FsIds { uid: status.uids[1], gid: status.gids[1] };
+            let Ok(_ids) = FsIdGuard::enter(app) else { return Err(error) };
+            read()
+        }
+        done => done,
+    }
+}
+
+/// CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, LINUX_IMMUTABLE, MKNOD, MAC_OVERRIDE.
+const FILE_SYSTEM_CAPS: u64 = 0x1_0800_021f;
+
 /// The rule of ptrace(2), "Ptrace access mode checking", turned into a sentence and a remedy.
 fn why_refused(own: FsIds, agent: &Status, app: &Status, proc_owner: u32) -> (String, String) {
     let Some((uid, gid)) = app.uniform_ids() else {
@@ -118,10 +137,15 @@ fn why_refused(own: FsIds, agent: &Status, app: &Status, proc_owner: u32) -> (St
             return (cause, hint);
         }
     }
-    let missing = caps.missing(app.cap_permitted);
+    // The kernel takes these away while a thread of root has another fs uid (capabilities(7)).
+    let usable = if own.uid == 0 && uid != 0 { CapSet(caps.0 & !FILE_SYSTEM_CAPS) } else { caps };
+    let missing = usable.missing(app.cap_permitted);
     if !missing.is_empty() {
         return (
-            format!("the app has capabilities that the agent lacks: {missing}"),
+            format!(
+                "the app has capabilities that the agent lacks{}: {missing}",
+                if usable == caps { "" } else { " with the app's ids" }
+            ),
             format!(
                 "add them to the agent's container ({}), or drop them from the app's (capabilities: {{drop: [ALL]}})",
                 missing.names().join(", ")
