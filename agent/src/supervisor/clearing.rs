@@ -19,7 +19,7 @@ const KILL_PATIENCE: Duration = Duration::from_secs(10);
 impl Supervisor {
     /// Begins to end the running app.
     pub(super) fn clear_running(&mut self, then: Then) {
-        let ports = listeners::held_by(&process_tree::descendants(std::process::id() as i32));
+        let ports = listeners::held_by(&process_tree::own_descendants());
         self.begin(Stage::Term { until: Instant::now() + self.config.grace }, then);
         if let Phase::Clearing(clearing) = &mut self.phase {
             clearing.ports = ports;
@@ -117,7 +117,7 @@ impl Supervisor {
     }
 
     fn give_up(&mut self) -> Option<u8> {
-        let left = process_tree::own_descendants().len().try_into().unwrap_or(u32::MAX);
+        let left = survivors().len().try_into().unwrap_or(u32::MAX);
         self.end = Some(End { cause: Cause::Stuck { left }, ran: Duration::ZERO });
         if self.ending.is_some()
             || matches!(&self.phase, Phase::Clearing(Clearing { then: Then::Exit(_), .. }))
@@ -134,9 +134,15 @@ impl Supervisor {
     }
 }
 
+/// Those in /proc, or the direct children where it shows none.
+fn survivors() -> Vec<i32> {
+    let found = process_tree::own_descendants();
+    if found.is_empty() { process_tree::own_children_by_asking() } else { found }
+}
+
 /// One round: everything that can be found now. Who forks meanwhile is found by the next round.
 fn kill_all(group: Option<i32>) {
-    for pid in process_tree::own_descendants() {
+    for pid in survivors() {
         // ESRCH: it ended by itself. EPERM (a set-uid program): the round is repeated, and giving up says how many are left.
         let _ = signals::send(pid, libc::SIGKILL);
     }
