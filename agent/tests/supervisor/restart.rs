@@ -17,12 +17,14 @@ listener.bind(('127.0.0.1', int(sys.argv[1])))
 listener.listen()
 if os.fork() == 0:
     time.sleep(1000)
-if os.fork() == 0:
+between = os.fork()
+if between == 0:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.setsid()
     if os.fork() == 0:
         time.sleep(1000)
     os._exit(0)
+os.waitpid(between, 0)
 while True:
     peer, _ = listener.accept()
     peer.sendall(b'%d\\n' % os.getpid())

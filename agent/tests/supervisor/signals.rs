@@ -70,7 +70,8 @@ fn the_app_gets_three_descriptors_and_its_own_group() {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "exec 7</dev/null 9</dev/null; exec \"$@\"", "sh", BINARY, "sleep", "1000"]);
     let run = Run::command(command);
-    for app in [run.app(), run.restart().1] {
+    for restarted in [false, true] {
+        let app = if restarted { run.restart().1 } else { run.app() };
         let fds = fs::read_dir(format!("/proc/{app}/fd")).unwrap().count();
         assert_eq!(fds, 3);
         assert_eq!(nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(app))).unwrap().as_raw(), app);
