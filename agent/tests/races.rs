@@ -39,6 +39,7 @@ impl Drop for Swapper {
 
 /// Exchanges `d` with each link in turn, for ever; does nothing unless it was started as the attacker.
 #[test]
+#[ignore = "the attacker: the other tests start it"]
 fn the_swapper() {
     let Ok(directory) = std::env::var(SWAPS) else { return };
     let directory = Path::new(&directory);

@@ -23,7 +23,7 @@ fn in_component(component: &str) -> Option<String> {
     let words = component.split(|c: char| !c.is_ascii_alphanumeric());
     let is_id =
         |w: &&str| w.len() == ID && w.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase());
-    words.filter(is_id).last().map(str::to_owned)
+    words.filter(is_id).next_back().map(str::to_owned)
 }
 
 #[cfg(test)]
