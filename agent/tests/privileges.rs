@@ -9,6 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
+use devsync_agent::sys::xattr;
 use devsync_agent::target::access::Hand;
 use devsync_agent::target::error::TargetError;
 use devsync_agent::target::find::Target;
@@ -111,6 +112,8 @@ fn root_with_default_capabilities_writes_root_s_files_of_an_unprivileged_app() {
             furnish(&app.join("other"), 77, 88, 0o755);
             let done = Command::new("setcap").arg("cap_net_bind_service=ep").arg(app.join("server")).status();
             assert!(done.expect("setcap").success());
+            let foreign = fs::File::options().write(true).open(app.join("foreign")).expect("open");
+            xattr::set(&foreign, c"user.note", b"kept").expect("setxattr");
         })
     };
     let world = as_agent(name, &ROOT_DEFAULT, outer, |inside| {
@@ -150,6 +153,8 @@ fn root_with_default_capabilities_writes_root_s_files_of_an_unprivileged_app() {
     }
     assert_eq!(owner(&world.app("other/link")).0, 77);
     assert_eq!(fs::read_to_string(world.app("server")).expect("read"), "new");
+    let foreign = fs::File::open(world.app("foreign")).expect("open");
+    assert_eq!(xattr::get(&foreign, c"user.note"), Ok(b"kept".to_vec()));
     let caps = Command::new("getcap").arg(world.app("server")).output().expect("getcap");
     assert!(String::from_utf8_lossy(&caps.stdout).contains("cap_net_bind_service=ep"), "{caps:?}");
 }
@@ -269,10 +274,10 @@ fn root_s_rights_are_not_lent_to_a_hard_link_of_the_app() {
 }
 
 /// Looks from the app's side into the agent; each line that could be read is an output line.
-const SPY: &str = "for f in environ mem maps auxv stack syscall io; do head -c 1 /proc/$1/$f >/dev/null 2>&1 && echo $f; done; \
+const SPY: &str = "for f in environ mem maps auxv stack syscall io; do (: </proc/$1/$f) 2>/dev/null && echo $f; done; \
                    for d in fd map_files; do ls /proc/$1/$d >/dev/null 2>&1 && echo $d; done; \
                    for l in root cwd exe fd/0; do readlink /proc/$1/$l 2>/dev/null; done; \
-                   ls /proc/$1/root/ 2>/dev/null; true";
+                   head -c 1 /proc/$1/environ 2>/dev/null; ls /proc/$1/root/ 2>/dev/null; true";
 
 fn spy(pid: u32) -> String {
     let output = Command::new("sh").args(["-c", SPY, "sh", &pid.to_string()]).output().expect("sh");
@@ -329,5 +334,55 @@ fn taking_an_app_s_ids_never_opens_the_agent_to_that_app() {
             .expect("setpriv");
         assert!(output.status.success(), "{output:?}");
         assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+    });
+}
+
+#[test]
+#[ignore = "needs: root"]
+fn an_unreadable_executable_is_shut_from_its_first_instruction() {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    let exe = dir.path().join("agent");
+    fs::copy("/bin/cat", &exe).expect("copy");
+    let seen = [0o755, 0o111].map(|mode| {
+        furnish(&exe, 0, 0, mode);
+        let mut child = Command::new("setpriv")
+            .args(SAME)
+            // setpriv itself still has capabilities at its execve, and with them the file is readable.
+            .args(["sh", "-c", "exec \"$0\""])
+            .arg(&exe)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("setpriv");
+        child.stdin.as_mut().expect("stdin").write_all(b"up\n").expect("write");
+        let mut out = std::io::BufReader::new(child.stdout.take().expect("stdout"));
+        std::io::BufRead::read_line(&mut out, &mut String::new()).expect("read");
+        let pid = child.id().to_string();
+        let output = Command::new("setpriv").args(SAME).args(["sh", "-c", SPY, "sh", &pid]).output();
+        drop(child.stdin.take());
+        child.wait().expect("wait");
+        String::from_utf8_lossy(&output.expect("setpriv").stdout).into_owned()
+    });
+    assert!(seen[0].contains("environ") && seen[0].contains("mem"), "{seen:?}");
+    assert_eq!(seen[1], "");
+}
+
+#[test]
+#[ignore = "needs: root"]
+fn an_app_that_is_not_dumpable_is_said_to_be() {
+    let name = "an_app_that_is_not_dumpable_is_said_to_be";
+    let outer = || {
+        // The app executes a file that it cannot read.
+        World::start_with(
+            As::User(1000, 1000),
+            "cp /bin/cat $root/etc/cat; chmod 0111 $root/etc/cat; mount --bind $root/etc/cat $root/usr/bin/cat",
+            |_| {},
+        )
+    };
+    as_agent(name, &SAME, outer, |inside| {
+        let (text, hint) = refusal(inside.pid);
+        assert!(text.contains("not dumpable"), "{text}");
+        assert!(hint.contains("SYS_PTRACE"), "{hint}");
     });
 }

@@ -53,7 +53,7 @@ impl Access {
             }
         }
         let agent = ProcDir::own()?.status()?;
-        let (cause, hint) = why_refused(own, &agent, &status, proc.owner()?);
+        let (cause, hint) = why_refused(own, &agent, &status, proc.belongs_to_root()?);
         Err(TargetError::NoAccess { pid: proc.pid(), cause, hint })
     }
 
@@ -121,7 +121,7 @@ pub(super) fn inspect_process<T>(
 const FILE_SYSTEM_CAPS: u64 = 0x1_0800_021f;
 
 /// The rule of ptrace(2), "Ptrace access mode checking", turned into a sentence and a remedy.
-fn why_refused(own: FsIds, agent: &Status, app: &Status, proc_owner: u32) -> (String, String) {
+fn why_refused(own: FsIds, agent: &Status, app: &Status, not_dumpable: bool) -> (String, String) {
     let Some((uid, gid)) = app.uniform_ids() else {
         let cause = format!(
             "its real, effective and saved ids differ (uids {:?}, gids {:?})",
@@ -152,7 +152,7 @@ fn why_refused(own: FsIds, agent: &Status, app: &Status, proc_owner: u32) -> (St
             ),
         );
     }
-    if proc_owner != uid {
+    if uid != 0 && not_dumpable {
         return (
             "the app is not dumpable: it changed its ids without execve, its executable is unreadable, or it has \
              file capabilities"

@@ -20,10 +20,10 @@ fn in_component(component: &str) -> Option<String> {
     if component.contains("conmon-") {
         return None;
     }
-    let words = component.split(|c: char| !c.is_ascii_alphanumeric());
+    let mut words = component.split(|c: char| !c.is_ascii_alphanumeric());
     let is_id =
         |w: &&str| w.len() == ID && w.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase());
-    words.filter(is_id).last().map(str::to_owned)
+    words.rfind(is_id).map(str::to_owned)
 }
 
 #[cfg(test)]
