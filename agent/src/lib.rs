@@ -1,1 +1,3 @@
-//! Skeleton.
+//! The devsync agent: finds the app, applies deltas in its root, restarts it in place.
+
+pub mod ssh;
