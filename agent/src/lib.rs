@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod restart;
 pub mod session;
+pub mod ssh;
 pub mod supervisor;
 mod sync;
 pub mod sys;
