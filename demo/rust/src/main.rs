@@ -30,7 +30,9 @@ fn serve(mut stream: TcpStream) {
     let Some(path) = read_path(&stream) else { return };
     let (status, text) = answer(&path);
     let length = text.len() + 1;
-    let head = format!("HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close");
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close"
+    );
     // A client that has gone is nothing to report.
     let _ = stream.write_all(format!("{head}\r\n\r\n{text}\n").as_bytes());
 }
