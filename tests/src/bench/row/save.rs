@@ -1,0 +1,86 @@
+//! One file of 4 KB is saved in a tree that is attached: until the new content is in place.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::{content, sync};
+use crate::bench::Bench;
+use crate::bench::contestant::{Contestant, Loop};
+use crate::bench::figure::Figure;
+use crate::bench::watch::{Watch, loopback_bytes};
+
+const FILE: &str = "saved.rs";
+/// Enough for a 99th percentile.
+const QUICK: usize = 20;
+
+/// A loop that people use: every event starts rsync, events in between are taken together.
+const RIVAL: &str = r#"inotifywait -m -q -r -e close_write,moved_to,create,delete --format x "$1" | while read -r _; do
+    while read -r -t 0.001 _; do :; done
+    rsync -a -e "$2" "$1" "pod:$3"
+done"#;
+
+pub(super) fn save(bench: &Bench) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    let from = bench.tree.join(FILE);
+    {
+        let to = bench.fresh("pod/tree")?;
+        fs::write(&from, page(0))?;
+        let (tree, pod) = (content(&bench.tree, ""), content(&to, ""));
+        let rival = Loop::start(RIVAL, &[&tree, &bench.sshd.shell(), &pod])?;
+        arrive(&from, &to.join(FILE))?;
+        figures.push(saves(bench.runs * 2, "inotifywait+rsync", &from, &to.join(FILE))?);
+        drop(rival);
+    }
+    for contestant in Contestant::both(bench, bench.app.pid())? {
+        let to = bench.fresh("pod/tree")?;
+        let attach = contestant.attach(&bench.work, &sync(&bench.tree, &to))?;
+        arrive(&from, &to.join(FILE))?;
+        figures.push(saves(bench.runs * QUICK, contestant.who, &from, &to.join(FILE))?);
+        attach.stop()?;
+    }
+    fs::remove_file(&from)?;
+    Ok(figures)
+}
+
+/// Saves until a save arrives: only then everybody watches.
+pub(super) fn arrive(from: &Path, to: &Path) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        fs::write(from, page(u32::MAX))?;
+        if to.exists() && fs::read(to)? == page(u32::MAX) {
+            break;
+        }
+        anyhow::ensure!(begin.elapsed() < Duration::from_secs(60), "{} does not arrive", to.display());
+        // No event of ours can come from a watcher that does not watch yet.
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let watch = Watch::new(to)?;
+    for warm in 0..3 {
+        fs::write(from, page(u32::MAX - 1 - warm))?;
+        watch.wait(&page(u32::MAX - 1 - warm))?;
+    }
+    Ok(())
+}
+
+fn saves(count: usize, who: &'static str, from: &Path, to: &Path) -> Result<Figure> {
+    let watch = Watch::new(to)?;
+    let (mut times, mut wire) = (Vec::new(), Vec::new());
+    for number in 0..u32::try_from(count)? {
+        let wanted = page(number);
+        let bytes = loopback_bytes()?;
+        let begin = Instant::now();
+        fs::write(from, &wanted)?;
+        times.push(watch.wait(&wanted)?.duration_since(begin));
+        wire.push(loopback_bytes()? - bytes);
+    }
+    Ok(Figure::new("save", who, &times, &wire))
+}
+
+/// 4 KB of text that no other save has.
+fn page(number: u32) -> Vec<u8> {
+    let line = format!("// save {number:>10}: a line of a source file, as long as lines are\n");
+    line.bytes().cycle().take(4096).collect()
+}
