@@ -1,0 +1,3 @@
+//! Restarts the app: each way in its own module.
+
+pub mod supervise;
