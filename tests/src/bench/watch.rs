@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::os::fd::AsFd;
@@ -31,15 +31,21 @@ impl Watch {
 
     /// Waits until the file's content is `wanted`, and gives the time of the event that brought it.
     pub fn wait(&self, wanted: &[u8]) -> Result<Instant> {
-        let deadline = Instant::now() + PATIENCE;
+        let seen = self.wait_for(wanted, PATIENCE)?;
+        seen.with_context(|| format!("{} did not change in {PATIENCE:?}", self.file.display()))
+    }
+
+    /// The same, but `None` when the time is over.
+    pub fn wait_for(&self, wanted: &[u8], patience: Duration) -> Result<Option<Instant>> {
+        let deadline = Instant::now() + patience;
         loop {
             let now = Instant::now();
             if self.has(wanted) {
-                return Ok(now);
+                return Ok(Some(now));
             }
             let left = deadline.saturating_duration_since(now);
             if left.is_zero() {
-                bail!("{} did not change in {PATIENCE:?}", self.file.display());
+                return Ok(None);
             }
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
             poll(&mut [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN)], timeout)?;

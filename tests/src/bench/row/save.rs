@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 
 use super::{content, sync};
 use crate::bench::Bench;
@@ -45,22 +45,25 @@ pub(super) fn save(bench: &Bench) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// Saves until a save arrives: only then everybody watches.
+/// Saves until three saves have arrived one after the other: only then everybody watches.
 pub(super) fn arrive(from: &Path, to: &Path) -> Result<()> {
-    let begin = Instant::now();
-    loop {
-        fs::write(from, page(u32::MAX))?;
-        if to.exists() && fs::read(to)? == page(u32::MAX) {
-            break;
-        }
-        anyhow::ensure!(begin.elapsed() < Duration::from_secs(60), "{} does not arrive", to.display());
-        // No event of ours can come from a watcher that does not watch yet.
-        std::thread::sleep(Duration::from_millis(200));
+    let directory = to.parent().context("a file has a directory")?;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !directory.exists() {
+        ensure!(Instant::now() < deadline, "{} does not arrive", directory.display());
+        std::thread::sleep(Duration::from_millis(10));
     }
     let watch = Watch::new(to)?;
-    for warm in 0..3 {
-        fs::write(from, page(u32::MAX - 1 - warm))?;
-        watch.wait(&page(u32::MAX - 1 - warm))?;
+    let mut arrived = 0;
+    for number in (0..u32::MAX).rev() {
+        fs::write(from, page(number))?;
+        // A save from before somebody watched brings no event: the next one will.
+        arrived =
+            if watch.wait_for(&page(number), Duration::from_secs(2))?.is_some() { arrived + 1 } else { 0 };
+        if arrived == 3 {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{} does not arrive", to.display());
     }
     Ok(())
 }
@@ -79,8 +82,9 @@ fn saves(count: usize, who: &'static str, from: &Path, to: &Path) -> Result<Figu
     Ok(Figure::new("save", who, &times, &wire))
 }
 
-/// 4 KB of text that no other save has.
+/// 4 KB of text that no other save has. The size differs too: rsync takes a file of the same size that was saved
+/// within the same second for unchanged.
 fn page(number: u32) -> Vec<u8> {
     let line = format!("// save {number:>10}: a line of a source file, as long as lines are\n");
-    line.bytes().cycle().take(4096).collect()
+    line.bytes().cycle().take(4096 + number as usize % 61).collect()
 }
