@@ -106,10 +106,26 @@ impl Contestant {
         self.devsync.command(project, &arguments)
     }
 
-    /// Runs it once to its end.
-    pub fn once(&self, project: &Path, more: &[String]) -> Result<()> {
+    /// Runs it once to its end; returns the bytes that travelled.
+    pub fn once(&self, project: &Path, more: &[String]) -> Result<u64> {
+        let bytes = loopback_bytes()?;
         let mut command = self.command(project, more);
-        run(command.args(["--once", "--quiet"]))
+        let output = command.args(["--once", "--output", "json"]).output().context("start devsync")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "devsync attach --once ended with {}: {said}", output.status);
+        if self.server.is_some() {
+            return Ok(loopback_bytes()? - bytes);
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(own_count).sum())
+    }
+
+    /// The bytes of each batch of a session that has run: what was seen on loopback, or over a pipe, where nobody
+    /// else can count, what the client says of each.
+    pub fn wire(&self, seen: Vec<u64>, attach: &Attach) -> Vec<u64> {
+        if self.server.is_some() {
+            return seen;
+        }
+        attach.events.try_iter().filter_map(|line| own_count(&line)).collect()
     }
 
     /// Starts it to go on.
@@ -171,6 +187,12 @@ fn announced(mut said: impl BufRead) -> Result<(String, String)> {
     bail!("devsync-agent serve ended before it said where it listens")
 }
 
+/// `wire_bytes` of a `synced` event.
+fn own_count(line: &str) -> Option<u64> {
+    let event: serde_json::Value = serde_json::from_str(line).ok()?;
+    (event["event"] == "synced").then(|| event["wire_bytes"].as_u64())?
+}
+
 /// Runs a command that must succeed.
 pub fn run(command: &mut Command) -> Result<()> {
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("start {command:?}"))?;
@@ -179,10 +201,16 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// The time and the loopback bytes of `work`.
-pub fn measure(work: impl FnOnce() -> Result<()>) -> Result<(Duration, u64)> {
-    let bytes = loopback_bytes()?;
+/// The time that `work` takes, and what it returns: the bytes that travelled.
+pub fn measure(work: impl FnOnce() -> Result<u64>) -> Result<(Duration, u64)> {
     let begin = Instant::now();
-    work()?;
-    Ok((begin.elapsed(), loopback_bytes()? - bytes))
+    let bytes = work()?;
+    Ok((begin.elapsed(), bytes))
+}
+
+/// Runs a command that must succeed; returns the bytes that it moved over loopback.
+pub fn count(command: &mut Command) -> Result<u64> {
+    let bytes = loopback_bytes()?;
+    run(command)?;
+    Ok(loopback_bytes()? - bytes)
 }

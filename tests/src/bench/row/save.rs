@@ -31,14 +31,16 @@ pub(super) fn save(bench: &Bench) -> Result<Vec<Figure>> {
         let (tree, pod) = (content(&bench.tree, ""), content(&to, ""));
         let rival = Loop::start(RIVAL, &[&tree, &bench.sshd.shell(), &pod])?;
         arrive(&from, &to.join(FILE))?;
-        figures.push(saves(bench.runs * 2, "inotifywait+rsync", &from, &to.join(FILE))?);
+        let (times, wire) = saves(bench.runs * 2, &from, &to.join(FILE))?;
+        figures.push(Figure::new("save", "inotifywait+rsync", &times, &wire));
         drop(rival);
     }
     for contestant in Contestant::both(bench, bench.app.pid())? {
         let to = bench.fresh("pod/tree")?;
         let attach = contestant.attach(&bench.work, &sync(&bench.tree, &to))?;
         arrive(&from, &to.join(FILE))?;
-        figures.push(saves(bench.runs * QUICK, contestant.who, &from, &to.join(FILE))?);
+        let (times, wire) = saves(bench.runs * QUICK, &from, &to.join(FILE))?;
+        figures.push(Figure::new("save", contestant.who, &times, &contestant.wire(wire, &attach)));
         attach.stop()?;
     }
     fs::remove_file(&from)?;
@@ -68,7 +70,7 @@ pub(super) fn arrive(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn saves(count: usize, who: &'static str, from: &Path, to: &Path) -> Result<Figure> {
+fn saves(count: usize, from: &Path, to: &Path) -> Result<(Vec<Duration>, Vec<u64>)> {
     let watch = Watch::new(to)?;
     let (mut times, mut wire) = (Vec::new(), Vec::new());
     for number in 0..u32::try_from(count)? {
@@ -79,7 +81,7 @@ fn saves(count: usize, who: &'static str, from: &Path, to: &Path) -> Result<Figu
         times.push(watch.wait(&wanted)?.duration_since(begin));
         wire.push(loopback_bytes()? - bytes);
     }
-    Ok(Figure::new("save", who, &times, &wire))
+    Ok((times, wire))
 }
 
 /// 4 KB of text that no other save has. The size differs too: rsync takes a file of the same size that was saved

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 
 use super::{content, sync};
 use crate::bench::Bench;
-use crate::bench::contestant::{Contestant, measure, run};
+use crate::bench::contestant::{Contestant, count, measure, run};
 use crate::bench::figure::Figure;
 use crate::bench::trees::sorted_files;
 
@@ -19,15 +19,15 @@ pub(super) fn initial(bench: &Bench) -> Result<Vec<Figure>> {
     let tree = &bench.tree;
     let mut figures = Vec::new();
     let (times, _) =
-        into_empty(bench, |to| run(Command::new("cp").arg("-r").arg(content(tree, ".")).arg(to)))?;
+        into_empty(bench, |to| count(Command::new("cp").arg("-r").arg(content(tree, ".")).arg(to)))?;
     figures.push(Figure::new("initial", "cp", &times, &[]));
     let (times, wire) = into_empty(bench, |to| {
         let script = r#"set -o pipefail; tar -C "$1" -cf - . | $2 pod tar -C "$3" -xf -"#;
         let mut command = Command::new("bash");
-        run(command.args(["-c", script, "bash"]).arg(tree).arg(bench.sshd.shell()).arg(to))
+        count(command.args(["-c", script, "bash"]).arg(tree).arg(bench.sshd.shell()).arg(to))
     })?;
     figures.push(Figure::new("initial", "tar-ssh", &times, &wire));
-    let (times, wire) = into_empty(bench, |to| run(&mut rsync(bench, to)))?;
+    let (times, wire) = into_empty(bench, |to| count(&mut rsync(bench, to)))?;
     figures.push(Figure::new("initial", "rsync", &times, &wire));
     for contestant in Contestant::both(bench, bench.app.pid())? {
         let (times, wire) = into_empty(bench, |to| {
@@ -43,7 +43,7 @@ pub(super) fn initial(bench: &Bench) -> Result<Vec<Figure>> {
 pub(super) fn reattach(bench: &Bench) -> Result<Vec<Figure>> {
     let to = bench.fresh("pod/tree")?;
     run(&mut rsync(bench, &to))?;
-    let (times, wire) = repeat(bench, || run(&mut rsync(bench, &to)))?;
+    let (times, wire) = repeat(bench, || count(&mut rsync(bench, &to)))?;
     let mut figures = vec![Figure::new("reattach", "rsync", &times, &wire)];
     for contestant in Contestant::both(bench, bench.app.pid())? {
         let to = bench.fresh("pod/tree")?;
@@ -62,7 +62,7 @@ fn rsync(bench: &Bench, to: &Path) -> Command {
     command
 }
 
-fn into_empty(bench: &Bench, mut work: impl FnMut(&Path) -> Result<()>) -> Result<Times> {
+fn into_empty(bench: &Bench, mut work: impl FnMut(&Path) -> Result<u64>) -> Result<Times> {
     let expected = sorted_files(&bench.tree)?.len();
     let mut all = Times::default();
     for _ in 0..bench.runs {
@@ -76,7 +76,7 @@ fn into_empty(bench: &Bench, mut work: impl FnMut(&Path) -> Result<()>) -> Resul
     Ok(all)
 }
 
-fn repeat(bench: &Bench, mut work: impl FnMut() -> Result<()>) -> Result<Times> {
+fn repeat(bench: &Bench, mut work: impl FnMut() -> Result<u64>) -> Result<Times> {
     let mut all = Times::default();
     for _ in 0..bench.runs {
         let (time, bytes) = measure(&mut work)?;
