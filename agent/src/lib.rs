@@ -2,7 +2,9 @@
 //! devsync-run, the supervisor that an app may be started under.
 #![cfg(target_os = "linux")]
 
+pub mod cli;
 pub mod restart;
+pub mod session;
 pub mod supervisor;
 mod sync;
 pub mod sys;

@@ -136,11 +136,7 @@ impl Root {
             if self.wants_in_place(&file.path) && self.look(&file.path)?.is_some_and(|m| m.is_file()) {
                 return Ok(());
             }
-            let bytes = std::mem::take(match &mut file.body {
-                Body::Memory(bytes) => bytes,
-                Body::Temp(_) => return Ok(()),
-            });
-            file.body = Body::Temp(self.write_temp(&file.path, &bytes)?);
+            file.body = Body::Temp(self.write_temp(&file.path, bytes)?);
         }
         let old = self.look(&file.path)?.filter(Metadata::is_file);
         let record = self.ledger.get(&file.path).cloned();

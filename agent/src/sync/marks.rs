@@ -33,7 +33,7 @@ impl Marks {
             .mode(0o600)
             .open(path)?;
         let mut bytes = Vec::new();
-        file.by_ref().take(1 << 28).read_to_end(&mut bytes)?;
+        Read::by_ref(&mut file).take(1 << 28).read_to_end(&mut bytes)?;
         let left = bytes.split(|b| *b == 0).skip(1);
         let left = left.map(|dir| RelPath::new(dir).ok()).collect();
         Ok((Self { file, dirs: BTreeSet::new() }, left))

@@ -172,7 +172,7 @@ impl Root {
                 Err(e) if dir.is_some() && (e.is_not_found() || e.errno() == Some(nix::errno::Errno::ENOTDIR)) => {
                     dir = dir.and_then(|d| d.parent());
                 }
-                opened => break opened?,
+                opened => break opened?.clone(),
             }
         };
         let noted = self.marks.note(dir.as_ref().map_or(&[], |d| d.as_bytes()));

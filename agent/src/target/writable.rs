@@ -54,9 +54,10 @@ impl Parent {
         let directory = Shown::from(self.name());
         if errno == Errno::EROFS {
             let cause = "its file system is read-only".to_owned();
-            let hint = "give the directory a writable volume (a workspace volume: the annotation names the sync \
+            let hint =
+                "give the directory a writable volume (a workspace volume: the annotation names the sync \
                         root), or set readOnlyRootFilesystem: false in the app's container"
-                .to_owned();
+                    .to_owned();
             return TargetError::NotWritable { directory, cause, hint };
         }
         match self.own_metadata() {

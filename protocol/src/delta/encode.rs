@@ -13,7 +13,7 @@ use crate::message::MAX_DATA;
 /// Shorter ranges go as they are: a patch has about 30 bytes of its own.
 const PATCH_FROM: usize = 96;
 /// Below this many bytes to patch, threads cost more than they save.
-const THREADS_FROM: usize = 4 * super::plan::SEGMENT;
+const THREADS_FROM: usize = 8 * super::plan::SEGMENT;
 const THREADS_MAX: usize = 4;
 /// Patches that a thread may be ahead of the caller.
 const AHEAD: usize = 4;

@@ -4,7 +4,7 @@ use zstd::zstd_safe::{CCtx, CParameter, DCtx, ErrorCode, SafeResult, compress_bo
 
 const LEVEL: i32 = 1;
 /// Largest match table, as a power of two of 4-byte entries: what fits a core's own cache.
-const HASH_LOG_MAX: u32 = 17;
+const HASH_LOG_MAX: u32 = 16;
 
 /// Compresses segments against ranges of the base `'b`; keeps its tables from one to the next.
 pub(super) struct Patcher<'b> {

@@ -9,16 +9,16 @@ use fastcdc::v2020::FastCDC;
 /// Chunks by which equal ranges are found; finer than a signature's, since they are never sent.
 const AVERAGE: usize = 2048;
 /// An equal range of at least this length is a copy of its own; a shorter one is left to its patch.
-const COPY_FROM: usize = 32 * 1024;
+const COPY_FROM: usize = 16 * 1024;
 /// An equal range that lies this much off its neighbours' course is a copy from [`MOVED_FROM`] on.
 const FAR: usize = 256 * 1024;
 const MOVED_FROM: usize = 1024;
 /// Most bytes of the new version in one patch. Small enough for a core's cache and to be sent early.
-pub(super) const SEGMENT: usize = 512 * 1024;
+pub(super) const SEGMENT: usize = 128 * 1024;
 /// How far beyond the expected range a patch may look in the base, at most.
-const SLACK: usize = 256 * 1024;
+const SLACK: usize = 16 * 1024;
 /// Most bytes of the base behind one patch.
-const MAX_PREFIX: usize = 2 * 1024 * 1024;
+const MAX_PREFIX: usize = 512 * 1024;
 
 /// One part of the new version; all parts in order make it.
 #[derive(Debug, Clone, PartialEq, Eq)]
