@@ -1,0 +1,1 @@
+//! Placeholder until the SSH transport is merged.
