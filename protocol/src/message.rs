@@ -96,13 +96,30 @@ pub struct RootOptions {
 /// One change below a sync root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
-    Dir { path: RelPath, mode: u16 },
-    Symlink { path: RelPath, target: Vec<u8> },
-    File { path: RelPath, mode: u16, size: u64, digest: Digest, content: Content },
+    Dir {
+        path: RelPath,
+        mode: u16,
+    },
+    Symlink {
+        path: RelPath,
+        target: Vec<u8>,
+    },
+    File {
+        path: RelPath,
+        mode: u16,
+        size: u64,
+        digest: Digest,
+        content: Content,
+    },
     /// The laptop's permission bits changed, the content did not.
-    Mode { path: RelPath, mode: u16 },
+    Mode {
+        path: RelPath,
+        mode: u16,
+    },
     /// A file or link, or a directory that is empty once the batch's other deletes are done.
-    Delete { path: RelPath },
+    Delete {
+        path: RelPath,
+    },
 }
 
 impl Op {
@@ -137,26 +154,70 @@ pub struct Wanted {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
     /// The first message after the handshake.
-    Welcome { agent: String, target: Box<TargetReport> },
-    Opened { root: RootId, path: PodPath, exists: bool, notes: Vec<String> },
+    Welcome {
+        agent: String,
+        target: Box<TargetReport>,
+    },
+    Opened {
+        root: RootId,
+        path: PodPath,
+        exists: bool,
+        notes: Vec<String>,
+    },
     /// Indices into the list of [`Request::Compare`], of directories that differ; all equal where it is empty
     /// and `gone` is false. `gone`: the pod has managed directories that the laptop's list does not name.
-    Compared { root: RootId, differing: Vec<u32>, gone: bool, last: bool },
+    Compared {
+        root: RootId,
+        differing: Vec<u32>,
+        gone: bool,
+        last: bool,
+    },
     /// What must be sent, in one or more parts.
-    Needs { root: RootId, needs: Vec<Need>, deletes: Vec<RelPath>, extras: Vec<RelPath>, conflicts: Vec<RelPath>, last: bool },
+    Needs {
+        root: RootId,
+        needs: Vec<Need>,
+        deletes: Vec<RelPath>,
+        extras: Vec<RelPath>,
+        conflicts: Vec<RelPath>,
+        last: bool,
+    },
     Committed(Box<Committed>),
-    Restarted { seq: u32, report: RestartReport },
-    RestartFailed { seq: u32, failure: RestartFailure },
-    Ready { seq: u32, report: ReadyReport },
-    Digests { root: RootId, entries: Vec<Entry>, exe: Option<Digest>, last: bool },
+    Restarted {
+        seq: u32,
+        report: RestartReport,
+    },
+    RestartFailed {
+        seq: u32,
+        failure: RestartFailure,
+    },
+    Ready {
+        seq: u32,
+        report: ReadyReport,
+    },
+    Digests {
+        root: RootId,
+        entries: Vec<Entry>,
+        exe: Option<Digest>,
+        last: bool,
+    },
     PullEntry(Entry),
     PullData(Vec<u8>),
-    PullEnd { skipped: Vec<String> },
-    Found { places: Vec<FoundPlace> },
-    Exists { found: Vec<bool> },
-    Pong { nonce: u64 },
+    PullEnd {
+        skipped: Vec<String>,
+    },
+    Found {
+        places: Vec<FoundPlace>,
+    },
+    Exists {
+        found: Vec<bool>,
+    },
+    Pong {
+        nonce: u64,
+    },
     /// The app's process ended.
-    Gone { reason: String },
+    Gone {
+        reason: String,
+    },
     /// A request could not be served; the session goes on unless `fatal`.
     Refused(Refusal),
 }

@@ -16,10 +16,18 @@ pub const MAX_LINK: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Node {
     /// A regular file: permission bits, size in bytes and the digest of its content.
-    File { mode: u16, size: u64, digest: Digest },
-    Dir { mode: u16 },
+    File {
+        mode: u16,
+        size: u64,
+        digest: Digest,
+    },
+    Dir {
+        mode: u16,
+    },
     /// A symbolic link, sent as it is: the target is neither resolved nor checked.
-    Symlink { target: Vec<u8> },
+    Symlink {
+        target: Vec<u8>,
+    },
 }
 
 impl Node {
