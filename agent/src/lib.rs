@@ -1,1 +1,10 @@
-//! Skeleton.
+//! The devsync agent: finds the app beside it, writes in the app's root, restarts it in place; and the parts of
+//! devsync-run, the supervisor that an app may be started under.
+#![cfg(target_os = "linux")]
+
+pub mod restart;
+pub mod session;
+pub mod supervisor;
+mod sync;
+pub mod sys;
+pub mod target;

@@ -2,7 +2,7 @@
 //!
 //! Adding a variant at the end of an enum is safe for a peer that never receives it; any other change raises
 //! [`crate::handshake::VERSION`]. Requests are answered in order; replies that nobody asked for
-//! ([`Reply::Restarted`], [`Reply::Ready`], [`Reply::Gone`]) may come between.
+//! ([`Reply::Restarted`], [`Reply::Ready`], [`Reply::Crashed`], [`Reply::Gone`]) may come between.
 
 use serde::{Deserialize, Serialize};
 
@@ -54,7 +54,8 @@ pub enum Request {
     /// Forgets the batch; its temporary files are removed. Not answered.
     Abandon { batch: BatchId },
     /// Restarts the app, unless batch `after` failed. Answered by [`Reply::Restarted`] or
-    /// [`Reply::RestartFailed`], and after a success by [`Reply::Ready`]. A newer request supersedes one that waits.
+    /// [`Reply::RestartFailed`], and after a success by [`Reply::Ready`]. A newer request supersedes one that waits,
+    /// which is then not answered.
     Restart { seq: u32, after: Option<BatchId>, mode: RestartMode, grace_ms: u32 },
     /// Digests of all managed entries, read anew from the pod: answered by [`Reply::Digests`].
     Verify { root: RootId },
@@ -220,6 +221,17 @@ pub enum Reply {
     },
     /// A request could not be served; the session goes on unless `fatal`.
     Refused(Refusal),
+}
+
+/// What restart mode `auto` means for this app, found out before the first write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AutoRestart {
+    /// Never `Auto`; `None` where nothing that is permitted would restart the app.
+    pub mode: RestartMode,
+    /// Why this mode, in one sentence.
+    pub why: String,
+    /// What would make a better one possible.
+    pub hint: Option<String>,
 }
 
 /// A clear no: what was refused, why, and what would help.

@@ -1,0 +1,69 @@
+//! Starts the app, and holds when that fails.
+
+use std::time::Instant;
+
+use super::Supervisor;
+use super::life::{App, End, Phase, Then};
+use crate::sys::launch;
+
+impl Supervisor {
+    /// Starts the app; a failure is held like a crash.
+    pub(super) fn start(&mut self) {
+        self.out.finish(&mut self.ring);
+        self.err.finish(&mut self.ring);
+        self.ring.clear();
+        self.starts = self.starts.saturating_add(1);
+        match self.launch() {
+            Ok(pid) => {
+                self.app = Some(App { pid, since: Instant::now() });
+                self.group = Some(pid);
+                self.phase = Phase::Running;
+                self.started(pid);
+            }
+            Err(error) => {
+                self.end = Some(End::not_started(self.program(), &error));
+                let then = if self.config.hold { Then::Hold } else { Then::BackOff };
+                self.rest(then);
+            }
+        }
+    }
+
+    fn launch(&mut self) -> std::io::Result<i32> {
+        let (out, err) = (self.out.for_app()?, self.err.for_app()?);
+        let terminal = self.terminal.as_ref().and_then(|terminal| terminal.for_app());
+        launch::start(&self.config.argv, out, err, terminal)
+    }
+
+    pub(super) fn program(&self) -> String {
+        let name = self.config.argv.first().map(|name| name.to_string_lossy().into_owned());
+        let mut name = name.unwrap_or_default();
+        if name.len() > MAX_NAME {
+            let end = (0..=MAX_NAME).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0);
+            name.truncate(end);
+        }
+        name
+    }
+
+    /// Nothing runs now: says why, and waits for a request or for the back-off.
+    pub(super) fn rest(&mut self, then: Then) {
+        self.out.finish(&mut self.ring);
+        self.err.finish(&mut self.ring);
+        let now = Instant::now();
+        let (what, ran) = match &self.end {
+            Some(end) => (end.describe(&self.program()), end.ran),
+            None => ("nothing was started".to_owned(), std::time::Duration::ZERO),
+        };
+        if then == Then::BackOff {
+            let wait = self.back_off.next(ran);
+            self.phase = Phase::BackOff { until: now + wait, since: now };
+            self.say(&format!("{what}; starts again in {:.1} s", wait.as_secs_f64()));
+        } else {
+            self.phase = Phase::Held { since: now };
+            self.say(&format!("{what}; held until the next restart"));
+        }
+        self.held();
+    }
+}
+
+/// Longest program name sent and printed, in bytes.
+const MAX_NAME: usize = 4096;

@@ -1,0 +1,69 @@
+//! One session at a time writes to a target, and to a sync root: a lock file with the holder's name in it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use thiserror::Error;
+
+/// Longest name of a holder that is read back, in bytes.
+const MAX_HOLDER: u64 = 512;
+
+#[derive(Debug, Error)]
+pub(crate) enum LockError {
+    #[error("{0}")]
+    Held(String),
+    #[error("the lock {path} cannot be taken")]
+    Io { path: String, source: io::Error },
+}
+
+/// Held until it is dropped; the kernel releases it when the agent dies.
+#[derive(Debug)]
+pub(crate) struct Lock(#[expect(dead_code, reason = "held for its lock")] Flock<File>);
+
+impl Lock {
+    /// Takes the lock at `path`, or tells who holds it. `holder` is written into the file.
+    pub(crate) fn take(path: &Path, holder: &str) -> Result<Self, LockError> {
+        let broken = |source| LockError::Io { path: path.display().to_string(), source };
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(broken)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(mut lock) => {
+                let written = lock.set_len(0).and_then(|()| lock.write_all(holder.as_bytes()));
+                written.map_err(broken)?;
+                Ok(Self(lock))
+            }
+            Err((file, Errno::EWOULDBLOCK)) => {
+                let mut name = String::new();
+                file.take(MAX_HOLDER).read_to_string(&mut name).map_err(broken)?;
+                Err(LockError::Held(devsync_protocol::path::display(name.as_bytes())))
+            }
+            Err((_, errno)) => Err(broken(errno.into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_is_told_who_holds_it() -> anyhow::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("lock");
+        let first = Lock::take(&path, "ann (process 7)")?;
+        assert!(matches!(Lock::take(&path, "bob"), Err(LockError::Held(who)) if who == "ann (process 7)"));
+        drop(first);
+        Lock::take(&path, "bob")?;
+        Ok(())
+    }
+}

@@ -1,0 +1,118 @@
+//! Who is whose parent, read from /proc: ancestors of a process, descendants of one, and pids across PID namespaces.
+
+use std::collections::HashMap;
+use std::{fs, io};
+
+use super::reap;
+
+/// Longest chain of parents followed; a deeper one is a loop made by reused pids.
+const MAX_DEPTH: usize = 256;
+/// The kernel's PID_MAX_LIMIT on 64-bit machines.
+const PID_LIMIT: i32 = 4 * 1024 * 1024;
+
+/// Parent of `pid`, from the fourth field of its stat.
+pub fn parent(pid: i32) -> io::Result<i32> {
+    let stat = fs::read(format!("/proc/{pid}/stat"))?;
+    parse_parent(&stat).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+/// `comm` may hold blanks and parentheses, so fields are counted after the last `)`.
+fn parse_parent(stat: &[u8]) -> Option<i32> {
+    let after = stat.iter().rposition(|b| *b == b')')? + 1;
+    let text = std::str::from_utf8(&stat[after..]).ok()?;
+    text.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// Parent, grandparent and so on, nearest first, without pid 0.
+pub fn ancestors(pid: i32) -> Vec<i32> {
+    let mut chain = Vec::new();
+    let mut at = pid;
+    while chain.len() < MAX_DEPTH {
+        match parent(at) {
+            Ok(next) if next > 0 && !chain.contains(&next) => chain.push(next),
+            _ => break,
+        }
+        at = chain[chain.len() - 1];
+    }
+    chain
+}
+
+/// Every process below `root` in /proc, in no order; empty where /proc is missing or belongs to another PID namespace.
+pub fn descendants(root: i32) -> Vec<i32> {
+    let parents = parents();
+    if !parents.contains_key(&root) {
+        return Vec::new();
+    }
+    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+    for (pid, parent) in &parents {
+        children.entry(*parent).or_default().push(*pid);
+    }
+    let mut found = Vec::new();
+    let mut open = vec![root];
+    while let Some(pid) = open.pop() {
+        for child in children.remove(&pid).unwrap_or_default() {
+            found.push(child);
+            open.push(child);
+        }
+    }
+    found
+}
+
+fn parents() -> HashMap<i32, i32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return HashMap::new() };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| Some((pid, parent(pid).ok()?)))
+        .collect()
+}
+
+/// Whether /proc shows this process under the pid that it has for itself.
+pub fn proc_is_ours() -> bool {
+    fs::read_link("/proc/self")
+        .is_ok_and(|link| link.as_os_str().to_str() == Some(&std::process::id().to_string()))
+}
+
+/// Every descendant of this process that can be found: through /proc, or else its direct children by asking the kernel for each
+/// possible pid (about half a second); as a subreaper it becomes the parent of the others when these end.
+pub fn own_descendants() -> Vec<i32> {
+    if proc_is_ours() {
+        let found = descendants(std::process::id() as i32);
+        if !found.is_empty() {
+            return found;
+        }
+    }
+    (2..=PID_LIMIT).filter(|pid| reap::is_child(*pid)).collect()
+}
+
+/// The process below `root` that has the pid `inner` in its innermost PID namespace, as this namespace numbers it.
+pub fn translate(root: i32, inner: i32) -> Option<i32> {
+    if innermost(inner) == Some(inner) && parent(inner).is_ok_and(|parent| parent == root) {
+        return Some(inner);
+    }
+    descendants(root).into_iter().find(|pid| innermost(*pid) == Some(inner))
+}
+
+fn innermost(pid: i32) -> Option<i32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    line.split_ascii_whitespace().next_back()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_does_not_shift_the_fields() {
+        assert_eq!(parse_parent(b"7 (a) S 9 (x) R 3 4 5\n"), Some(3));
+        assert_eq!(parse_parent(b"7 (a"), None);
+        assert_eq!(parse_parent(b"7 (a) S"), None);
+    }
+
+    #[test]
+    fn this_process_has_its_parent_first() {
+        let me = std::process::id() as i32;
+        assert_eq!(ancestors(me).first(), Some(&(std::os::unix::process::parent_id() as i32)));
+        assert!(descendants(std::os::unix::process::parent_id() as i32).contains(&me));
+    }
+}

@@ -1,0 +1,14 @@
+//! The app beside the agent: which process it is, its root, and everything done to files below it.
+//! No path of the app is ever given to a plain path call; what to write is decided elsewhere.
+
+pub mod access;
+pub mod error;
+pub mod identity;
+pub mod metadata;
+pub mod parent;
+pub mod path;
+pub mod root;
+pub mod shown;
+pub mod temp;
+mod walk;
+mod writable;
