@@ -1,6 +1,7 @@
 //! A byte stream to an agent, and what keeps it alive.
 
 pub mod ssh;
+pub mod stdio;
 
 use std::future::Future;
 use std::pin::Pin;
