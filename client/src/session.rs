@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use devsync_protocol::frame::{Decoder, FrameError};
 use devsync_protocol::handshake::{self, HELLO_LEN, HandshakeError};
-use devsync_protocol::message::{Refusal, Reply, Request};
+use devsync_protocol::message::{AutoRestart, Refusal, Reply, Request};
 use devsync_protocol::target::TargetReport;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -103,6 +103,8 @@ pub struct Session {
 pub struct Welcome {
     pub agent: String,
     pub target: TargetReport,
+    /// What restart mode `auto` means for this app.
+    pub auto: AutoRestart,
 }
 
 /// Sends requests and waits for their answers.
@@ -214,7 +216,7 @@ async fn greet(reader: &mut (impl AsyncRead + Unpin), decoder: &mut Decoder) -> 
     reader.read_exact(&mut hello).await.map_err(io_error)?;
     handshake::check(&hello, "agent").map_err(|e| SessionError::Handshake(Arc::new(e)))?;
     match next_reply(reader, decoder, &mut vec![0; 64 * 1024], &mut 0).await? {
-        Reply::Welcome { agent, target } => Ok(Welcome { agent, target: *target }),
+        Reply::Welcome { agent, target, auto } => Ok(Welcome { agent, target: *target, auto }),
         Reply::Refused(refusal) => Err(SessionError::Refused(refusal)),
         other => Err(SessionError::Unexpected { call: "hello", reply: router::name(&other) }),
     }

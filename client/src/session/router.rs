@@ -75,6 +75,7 @@ pub(super) fn name(reply: &Reply) -> &'static str {
         Reply::Exists { .. } => "exists",
         Reply::Pong { .. } => "pong",
         Reply::Gone { .. } => "gone",
+        Reply::Crashed { .. } => "crashed",
         Reply::Refused(_) => "refused",
     }
 }
@@ -87,6 +88,8 @@ pub enum Event {
     Ready { seq: u32, report: ReadyReport },
     /// The app's process ended.
     Gone { reason: String },
+    /// The app crashed, and devsync-run holds its container.
+    Crashed { cause: String, output: Vec<u8> },
     /// The session is over.
     Ended(SessionError),
 }
@@ -162,6 +165,7 @@ impl Router {
             Reply::Restarted { seq, report } => Event::Restarted { seq, report },
             Reply::RestartFailed { seq, failure } => Event::RestartFailed { seq, failure },
             Reply::Ready { seq, report } => Event::Ready { seq, report },
+            Reply::Crashed { cause, output } => Event::Crashed { cause, output },
             Reply::Gone { reason } => Event::Gone { reason },
             Reply::Refused(refusal) => return self.refused(refusal).await,
             reply => return self.answer(reply).await,
