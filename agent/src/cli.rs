@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -15,6 +16,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::restart::helper;
 use crate::session::{self, SessionConfig, SessionError};
+use crate::ssh::{self, Peer, ServeArgs};
 use crate::sys::dumpable;
 use crate::target::find::{FindError, Query};
 
@@ -54,14 +56,11 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Serve {
-    /// Where to listen; in a pod 127.0.0.1 is right, since port-forward reaches it.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:2222")]
-    listen: std::net::SocketAddr,
-    /// Public keys that may log in, as in OpenSSH's authorized_keys.
-    #[arg(long, value_name = "FILE")]
-    authorized_keys: PathBuf,
     #[command(flatten)]
-    place: Place,
+    ssh: ServeArgs,
+    /// Which process is the app: pid/N, container/ID or mnt/INODE; by default the only other container here.
+    #[arg(long, value_name = "TARGET", value_parser = query, default_value = "auto")]
+    target: Query,
 }
 
 fn query(text: &str) -> Result<Query, FindError> {
@@ -111,8 +110,15 @@ fn serve_stdio(place: Place) -> anyhow::Result<()> {
 }
 
 fn serve_ssh(serve: Serve) -> anyhow::Result<()> {
-    let _ = serve.listen;
-    anyhow::bail!("the SSH server is not there yet: {}", serve.authorized_keys.display())
+    let config = SessionConfig { target: serve.target, state: serve.ssh.state.clone(), peer: String::new() };
+    let session = move |reader, writer, peer: Peer| {
+        let config = SessionConfig { peer: peer.to_string(), ..config.clone() };
+        match session::serve(reader, writer, &config) {
+            Ok(()) => tracing::info!(%peer, "session ended"),
+            Err(error) => tracing::warn!(%peer, "session ended: {}", session::chain(&error)),
+        }
+    };
+    Ok(ssh::run(serve.ssh, Arc::new(session))?)
 }
 
 fn config(place: Place) -> SessionConfig {
