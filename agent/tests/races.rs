@@ -49,6 +49,8 @@ fn the_swapper() {
         for _ in 0..2 {
             // Another order of the two shows the link's name as the directory, too.
             let _ = renameat2(AT_FDCWD, &d, AT_FDCWD, link, RenameFlags::RENAME_EXCHANGE);
+            // Without a little time for the agent in either state nearly every operation would be refused.
+            (0..16).for_each(|_| drop(fs::symlink_metadata(&d)));
         }
     }
 }
