@@ -95,7 +95,7 @@ impl Temp {
     /// Takes the place of `leaf` in the same directory, at once for every reader. After an error the temp is
     /// still there: EBUSY (something is mounted on the name) leaves `write_in_place`.
     pub fn rename_over(&mut self, leaf: &[u8]) -> Result<(), TargetError> {
-        self.parent.rename(&self.name, &self.parent, leaf)?;
+        self.parent.place(&self.name, leaf)?;
         self.placed = true;
         Ok(())
     }

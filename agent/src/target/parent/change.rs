@@ -28,6 +28,14 @@ impl Parent {
         })
     }
 
+    /// Renames a temp over `to`; nobody mounts on a temp.
+    pub(in super::super) fn place(&self, temp: &[u8], to: &[u8]) -> Result<(), TargetError> {
+        self.call("replace", to, |_| {
+            self.refuse_mount_point(to)?;
+            renameat(&self.inner.dir, temp, &self.inner.dir, to)
+        })
+    }
+
     /// As `rename`; EEXIST when the new name is taken.
     pub fn rename_noreplace(&self, from: &[u8], to_dir: &Self, to: &[u8]) -> Result<(), TargetError> {
         path::check_leaf(from)?;
