@@ -14,19 +14,13 @@ use std::time::{Duration, Instant};
 use devsync_agent::restart::helper::Launcher;
 use devsync_agent::restart::reexec::{Recorded, Restart, Style};
 
+pub(crate) const GRACEFUL: Style = Style::Graceful { grace: Duration::from_secs(10) };
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_devsync-agent");
 
-/// A launcher of the real helper, in front of which `wrapper` may stand.
-pub(crate) fn launcher(wrapper: &[&str]) -> Launcher {
-    let mut words: Vec<OsString> = wrapper.iter().map(OsString::from).collect();
-    words.extend([AGENT, "helper", "reexec"].map(OsString::from));
-    Launcher::new(PathBuf::from(words.remove(0)), words)
-}
-
-/// Compiles a test program with a version compiled in, into `to`.
-pub(crate) fn compile(to: &Path, version: &str) {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/server.rs");
+/// Compiles a program of tests/programs.
+pub(crate) fn compile_program(name: &str, to: &Path, version: &str) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name);
     let fresh = to.with_extension("new");
     let done = Command::new("rustc")
         .args(["--edition", "2024", "-C", "opt-level=0", "-C", "debuginfo=0", "-o"])
@@ -37,6 +31,39 @@ pub(crate) fn compile(to: &Path, version: &str) {
         .expect("runs rustc");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     fs::rename(fresh, to).expect("puts it in place");
+}
+
+/// A launcher of the real helper, in front of which `wrapper` may stand.
+pub(crate) fn launcher(wrapper: &[&str]) -> Launcher {
+    let mut words: Vec<OsString> = wrapper.iter().map(OsString::from).collect();
+    words.extend([AGENT, "helper", "reexec"].map(OsString::from));
+    Launcher::new(PathBuf::from(words.remove(0)), words)
+}
+
+/// Compiles the test server with a version compiled in.
+pub(crate) fn compile(to: &Path, version: &str) {
+    compile_program("server.rs", to, version);
+}
+
+/// A compiled server that runs, and its port.
+pub(crate) fn server(threads: usize) -> (tempfile::TempDir, App, u16) {
+    let directory = tempfile::tempdir().expect("makes a directory");
+    let exe = directory.path().join("server");
+    compile(&exe, "old");
+    let app = App::start(Command::new(&exe).args([&threads.to_string(), "0"]));
+    let port = app.line("START old").split(' ').nth(1).expect("has a port").parse().expect("is a number");
+    (directory, app, port)
+}
+
+/// A Python program.
+pub(crate) fn python(code: &str, args: &[&str]) -> App {
+    App::start(Command::new("python3").arg("-c").arg(code).args(args))
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> String {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    socket.local_addr().expect("has an address").port().to_string()
 }
 
 /// A running program whose output is read line by line.
