@@ -121,7 +121,7 @@ fn a_taken_name_moves_the_supervisor_to_the_next_and_is_not_believed() {
 fn a_foreign_uid_is_refused() {
     let run = running();
     let script = format!(
-        "import socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.connect('\\0{}')\n\
+        "s = socket.socket(socket.AF_UNIX)\ns.connect('\\0{}')\n\
          try:\n    s.sendall(bytes({:?}))\nexcept OSError:\n    pass\n\
          while True:\n    b = s.recv(4096)\n    if not b: break\n    sys.stdout.buffer.write(b)",
         socket_name(&run),
@@ -130,7 +130,7 @@ fn a_foreign_uid_is_refused() {
     let before = run.supervisor().app().unwrap();
     // By python itself: another uid may not be able to reach the interpreter's file.
     let out = Command::new(python())
-        .args(["-c", &format!("import os\nos.setgid(65534)\nos.setuid(65534)\n{script}")])
+        .args(["-c", &format!("import os, socket, sys\nos.setgid(65534)\nos.setuid(65534)\n{script}")])
         .output()
         .unwrap();
     let decoded = wire::decode::<Reply>(&out.stdout, MAX_REPLY);

@@ -75,3 +75,19 @@ fn term_reaches_the_app_of_pid_1() {
     devsync_agent::sys::signals::send(first(&run), libc::SIGTERM).unwrap();
     run.line("out", "ended");
 }
+
+#[test]
+#[ignore = "needs: root"]
+fn two_with_the_same_pid_in_their_own_namespaces_are_told_apart() {
+    let runs = [(); 2].map(|()| isolated(":", "echo up; sleep 1000"));
+    for run in &runs {
+        run.line("out", "up");
+    }
+    let found = runs.each_ref().map(|run| run.supervisor_of(first(run)));
+    assert_ne!(found[0].pid(), found[1].pid());
+    for (run, supervisor) in runs.iter().zip(found) {
+        assert_eq!(supervisor.pid(), first(run));
+        supervisor.restart(crate::harness::deadline()).unwrap();
+        assert_eq!(supervisor.status().unwrap().restarts, 1);
+    }
+}
