@@ -126,8 +126,9 @@ async fn send(outgoing: &ChannelWriteHalf<Msg>, mut parts: Receiver<Bytes>, stop
         while let Some(part) = parts.recv().await {
             outgoing.data_bytes(part).await?;
         }
-        outgoing.eof().await?;
-        outgoing.exit_status(0).await
+        // Before the end: a client that has seen both ends closes at once, and we stop listening.
+        outgoing.exit_status(0).await?;
+        outgoing.eof().await
     };
     tokio::select! {
         sent = whole => if sent.is_err() { stop.all.cancel() },

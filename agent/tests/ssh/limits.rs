@@ -66,7 +66,11 @@ fn silent_connections_do_not_keep_a_client_out() {
 #[test]
 fn garbage_ends_its_own_connection_only() {
     let server = Server::start();
-    for bytes in [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], b"SSH-2.0-x\r\n\xff\xff\xff\xff\0\0\0\0\0\0\0\0", &[0; 4096]] {
+    for bytes in [
+        &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..],
+        b"SSH-2.0-x\r\n\xff\xff\xff\xff\0\0\0\0\0\0\0\0",
+        &[0; 4096],
+    ] {
         let mut stream = connect(&server);
         // It may be closed before all is written.
         let _ = stream.write_all(bytes);

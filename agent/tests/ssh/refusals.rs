@@ -17,12 +17,17 @@ fn run(server: &Server, arguments: &[&str]) -> Output {
 #[test]
 fn commands_and_shells_are_refused() {
     let server = Server::start();
-    for arguments in [&["127.0.0.1", "true"][..], &["127.0.0.1"], &["-tt", "127.0.0.1"], &["-tt", "127.0.0.1", "id"]]
+    for arguments in
+        [&["127.0.0.1", "true"][..], &["127.0.0.1"], &["-tt", "127.0.0.1"], &["-tt", "127.0.0.1", "id"]]
     {
         let output = run(&server, arguments);
         assert_eq!(output.status.code(), Some(255), "{arguments:?}");
         assert!(output.stdout.is_empty());
-        assert!(stderr(&output).contains("request failed on channel 0"), "{arguments:?}: {}", stderr(&output));
+        assert!(
+            stderr(&output).contains("request failed on channel 0"),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
     }
 }
 

@@ -98,7 +98,9 @@ impl Server {
     pub(crate) fn client(&self, identities: &[&str]) -> Command {
         let mut command = Command::new("timeout");
         command.args(["-k", "5", "100", "ssh", "-F", "none"]);
-        for option in ["BatchMode=yes", "StrictHostKeyChecking=yes", "IdentitiesOnly=yes", "IdentityAgent=none"] {
+        for option in
+            ["BatchMode=yes", "StrictHostKeyChecking=yes", "IdentitiesOnly=yes", "IdentityAgent=none"]
+        {
             command.args(["-o", option]);
         }
         command.arg("-o").arg(format!("UserKnownHostsFile={}", self.path("known_hosts").display()));
@@ -180,4 +182,3 @@ pub(crate) fn noise(len: usize) -> Vec<u8> {
     bytes.truncate(len);
     bytes
 }
-

@@ -26,7 +26,8 @@ fn keys_are_exchanged_again_each_megabyte() {
     let log = stderr(&output);
     assert!(output.status.success(), "{}", &log[log.len().saturating_sub(2000)..]);
     assert!(output.stdout == input);
-    let exchanges = log.matches("rekey in progress").count().max(log.matches("SSH2_MSG_NEWKEYS received").count());
+    let exchanges =
+        log.matches("rekey in progress").count().max(log.matches("SSH2_MSG_NEWKEYS received").count());
     assert!(exchanges > 20, "{exchanges} key exchanges");
 }
 

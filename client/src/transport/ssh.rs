@@ -179,7 +179,9 @@ impl VerifyError {
     fn explain(self, target: &SshTarget) -> SshError {
         let addr = target.addr.clone();
         match self {
-            Self::Another { found } => SshError::HostKey { addr, found, pinned: target.host_key.fingerprint() },
+            Self::Another { found } => {
+                SshError::HostKey { addr, found, pinned: target.host_key.fingerprint() }
+            }
             Self::Protocol(source) => SshError::Protocol { addr, source },
         }
     }
@@ -191,7 +193,9 @@ impl client::Handler for Verifier {
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, VerifyError> {
         match key {
             PublicKeyOrCertificate::PublicKey { key, .. } if self.pinned.is(key) => Ok(true),
-            PublicKeyOrCertificate::PublicKey { key, .. } => Err(VerifyError::Another { found: fingerprint(key) }),
+            PublicKeyOrCertificate::PublicKey { key, .. } => {
+                Err(VerifyError::Another { found: fingerprint(key) })
+            }
             PublicKeyOrCertificate::Certificate(_) => {
                 Err(VerifyError::Another { found: "a certificate".to_owned() })
             }

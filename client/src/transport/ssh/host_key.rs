@@ -10,7 +10,9 @@ use thiserror::Error;
 pub enum HostKeyError {
     #[error("cannot read the host key file {path}")]
     Read { path: String, source: std::io::Error },
-    #[error("{given:?} is neither a host key nor a file with one (hint: give the line that the agent printed)")]
+    #[error(
+        "{given:?} is neither a host key nor a file with one (hint: give the line that the agent printed)"
+    )]
     NotAKey { given: String },
     #[error("{path} holds {count} different host keys (hint: give a file with one)")]
     Several { path: String, count: usize },
@@ -30,7 +32,8 @@ impl PinnedKey {
             return Err(HostKeyError::NotAKey { given: given.to_owned() });
         }
         let read = |source| HostKeyError::Read { path: given.to_owned(), source };
-        let mut keys: Vec<Self> = std::fs::read_to_string(given).map_err(read)?.lines().filter_map(line).collect();
+        let mut keys: Vec<Self> =
+            std::fs::read_to_string(given).map_err(read)?.lines().filter_map(line).collect();
         keys.dedup();
         match (keys.pop(), keys.len()) {
             (Some(key), 0) => Ok(key),

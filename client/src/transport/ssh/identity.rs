@@ -34,7 +34,10 @@ impl IdentityError {
             Self::Read { .. } => "--identity FILE names another one".to_owned(),
             Self::Mode { path, .. } => format!("chmod 600 {}", path.display()),
             Self::NotAKey { path } => {
-                format!("give the private key, not its .pub; ssh-keygen -p -f {} converts an old format", path.display())
+                format!(
+                    "give the private key, not its .pub; ssh-keygen -p -f {} converts an old format",
+                    path.display()
+                )
             }
             Self::Algorithm { .. } => "ssh-keygen -t ed25519 makes one that they do".to_owned(),
             Self::Encrypted { path } | Self::Passphrase { path } => {
