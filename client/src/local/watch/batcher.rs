@@ -194,6 +194,7 @@ impl Batcher {
                 // Git often takes the lock again at once: it must be quiet first.
                 if self.is_pending() {
                     self.hot = true;
+                    self.first = Some(now);
                     self.last = Some(now);
                 }
             }
