@@ -30,8 +30,8 @@ pub const FORBIDDEN: &[Forbidden] = &[
     Forbidden {
         text: "\"/proc/{",
         under: &["protocol/src", "agent/src", "client/src"],
-        except: &["agent/src/sys/proc.rs"],
-        why: "processes are reached through ProcDir, whose descriptor cannot come to mean another process",
+        except: &[SYS[0]],
+        why: "what the kernel says of a process is read in agent::sys alone",
     },
     Forbidden {
         text: "tokio",
