@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use devsync_protocol::frame::{Decoder, FrameError};
 use devsync_protocol::handshake::{self, HELLO_LEN, HandshakeError};
-use devsync_protocol::message::{Refusal, Reply, Request};
+use devsync_protocol::message::{AutoRestart, Refusal, Reply, Request};
 use devsync_protocol::target::TargetReport;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -42,6 +42,8 @@ const WELCOME_WITHIN: Duration = Duration::from_secs(20);
 pub enum SessionError {
     #[error("the agent ended the session")]
     Ended { said: Option<String> },
+    #[error("the app is gone")]
+    Gone { reason: String },
     #[error("the agent said nothing for {seconds} s")]
     Silent { seconds: u64 },
     #[error("the link to the agent failed")]
@@ -68,6 +70,9 @@ impl From<SessionError> for CommandError {
             }
             SessionError::Ended { said: None } => CommandError::new("the agent ended the session")
                 .hint("the pod or the agent's process is gone: `devsync attach` again once it is back"),
+            SessionError::Gone { reason } => CommandError::new("the app is gone").cause(reason).hint(
+                "start it again and attach to the new process; under devsync-run an app stays attached",
+            ),
             SessionError::Silent { .. } => {
                 CommandError::of(error).hint("is the network up? `devsync attach` again compares the trees anew")
             }
@@ -103,6 +108,8 @@ pub struct Session {
 pub struct Welcome {
     pub agent: String,
     pub target: TargetReport,
+    /// What restart mode `auto` means here.
+    pub auto: AutoRestart,
 }
 
 /// Sends requests and waits for their answers.
@@ -214,7 +221,7 @@ async fn greet(reader: &mut (impl AsyncRead + Unpin), decoder: &mut Decoder) -> 
     reader.read_exact(&mut hello).await.map_err(io_error)?;
     handshake::check(&hello, "agent").map_err(|e| SessionError::Handshake(Arc::new(e)))?;
     match next_reply(reader, decoder, &mut vec![0; 64 * 1024], &mut 0).await? {
-        Reply::Welcome { agent, target } => Ok(Welcome { agent, target: *target }),
+        Reply::Welcome { agent, target, auto } => Ok(Welcome { agent, target: *target, auto }),
         Reply::Refused(refusal) => Err(SessionError::Refused(refusal)),
         other => Err(SessionError::Unexpected { call: "hello", reply: router::name(&other) }),
     }

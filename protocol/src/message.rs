@@ -158,6 +158,7 @@ pub enum Reply {
     Welcome {
         agent: String,
         target: Box<TargetReport>,
+        auto: AutoRestart,
     },
     Opened {
         root: RootId,
@@ -215,9 +216,14 @@ pub enum Reply {
     Pong {
         nonce: u64,
     },
-    /// The app's process ended.
+    /// The app's process ended, and with it the target.
     Gone {
         reason: String,
+    },
+    /// The app crashed and devsync-run holds its container: the next restart starts it. `output`: the last of it.
+    Crashed {
+        cause: String,
+        output: Vec<u8>,
     },
     /// A request could not be served; the session goes on unless `fatal`.
     Refused(Refusal),

@@ -31,7 +31,8 @@ pub struct TargetReport {
     pub machine: String,
     pub agent: AgentIds,
     pub access: AccessClass,
-    pub confinement: Confinement,
+    /// None where the root cannot be opened.
+    pub confinement: Option<Confinement>,
     /// May the agent open the app's root?
     pub root: Verdict,
     /// May the agent write in the directories that matter: the cwd, the executable's directory.

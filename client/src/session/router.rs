@@ -75,6 +75,7 @@ pub(super) fn name(reply: &Reply) -> &'static str {
         Reply::Exists { .. } => "exists",
         Reply::Pong { .. } => "pong",
         Reply::Gone { .. } => "gone",
+        Reply::Crashed { .. } => "crashed",
         Reply::Refused(_) => "refused",
     }
 }
@@ -85,8 +86,8 @@ pub enum Event {
     Restarted { seq: u32, report: RestartReport },
     RestartFailed { seq: u32, failure: RestartFailure },
     Ready { seq: u32, report: ReadyReport },
-    /// The app's process ended.
-    Gone { reason: String },
+    /// The app crashed, and its container is held for the next start.
+    Crashed { cause: String, output: Vec<u8> },
     /// The session is over.
     Ended(SessionError),
 }
@@ -162,7 +163,8 @@ impl Router {
             Reply::Restarted { seq, report } => Event::Restarted { seq, report },
             Reply::RestartFailed { seq, failure } => Event::RestartFailed { seq, failure },
             Reply::Ready { seq, report } => Event::Ready { seq, report },
-            Reply::Gone { reason } => Event::Gone { reason },
+            Reply::Crashed { cause, output } => Event::Crashed { cause, output },
+            Reply::Gone { reason } => return Err(SessionError::Gone { reason }),
             Reply::Refused(refusal) => return self.refused(refusal).await,
             reply => return self.answer(reply).await,
         };
