@@ -4,6 +4,7 @@
 
 pub mod restart;
 pub mod session;
+pub mod ssh;
 pub mod supervisor;
 mod sync;
 pub mod sys;

@@ -1,1 +1,219 @@
-//! Placeholder until the SSH transport is merged.
+//! An agent reached over SSH: its host key is pinned, the person's key logs in, the subsystem `devsync` carries the
+//! stream. Nothing is trusted on first use, and nothing is sent before the host key was compared.
+
+mod algorithms;
+mod host_key;
+mod identity;
+
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::client::{self, AuthResult, Handle, Msg};
+use russh::keys::{HashAlg, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
+use russh::{Channel, ChannelMsg, ChannelStream, Disconnect};
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+pub use host_key::{HostKeyError, PinnedKey};
+pub use identity::IdentityError;
+
+use super::{Link, Transport};
+use identity::Identity;
+
+const SUBSYSTEM: &str = "devsync";
+/// From the first packet to a running subsystem; a passphrase that is asked for does not count.
+const SETUP: Duration = Duration::from_secs(20);
+/// For saying good-bye.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Where an agent serves, and with which keys.
+#[derive(Debug, Clone)]
+pub struct SshTarget {
+    /// `HOST:PORT`.
+    pub addr: String,
+    /// Any name does: the key decides.
+    pub user: String,
+    pub identity: PathBuf,
+    pub host_key: PinnedKey,
+}
+
+#[derive(Debug, Error)]
+pub enum SshError {
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("cannot connect to {addr}")]
+    Connect { addr: String, source: io::Error },
+    #[error("{addr} has host key {found}, not the pinned {pinned}")]
+    HostKey { addr: String, found: String, pinned: String },
+    #[error("{addr} does not accept the key {} ({fingerprint})", identity.display())]
+    Refused { addr: String, identity: PathBuf, fingerprint: String },
+    #[error("ssh-agent does not sign with {}", identity.display())]
+    Agent { identity: PathBuf },
+    #[error("{addr} does not offer the subsystem devsync")]
+    Subsystem { addr: String },
+    #[error("{addr} did not answer within {} s", SETUP.as_secs())]
+    Silent { addr: String },
+    #[error("the SSH connection to {addr} failed")]
+    Protocol { addr: String, source: russh::Error },
+}
+
+impl SshError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Identity(error) => error.hint(),
+            Self::Connect { .. } => "does `devsync-agent serve` run there, and is the port forwarded?".to_owned(),
+            Self::HostKey { .. } => {
+                "compare with the line that the agent printed at its start; a restarted agent without --state has a \
+                 new key; if neither explains it, somebody may be listening in"
+                    .to_owned()
+            }
+            Self::Refused { identity, .. } => format!(
+                "append {}.pub to the agent's authorized keys; its log says why it refused",
+                identity.display()
+            ),
+            Self::Agent { identity } => format!("ssh-add {}", identity.display()),
+            Self::Subsystem { .. } => "is it a devsync agent, or another SSH server?".to_owned(),
+            Self::Silent { .. } | Self::Protocol { .. } => return None,
+        })
+    }
+}
+
+/// Connects, checks the host key, logs in and starts the subsystem.
+pub async fn connect(target: &SshTarget) -> Result<Transport, SshError> {
+    let identity = identity::load(&target.identity).await?;
+    let setup = timeout(SETUP, Box::pin(set_up(target, identity))).await;
+    setup.unwrap_or_else(|_| Err(SshError::Silent { addr: target.addr.clone() }))
+}
+
+async fn set_up(target: &SshTarget, identity: Identity) -> Result<Transport, SshError> {
+    let connect = |source| SshError::Connect { addr: target.addr.clone(), source };
+    let socket = TcpStream::connect(&target.addr).await.map_err(connect)?;
+    socket.set_nodelay(true).map_err(connect)?;
+    let verifier = Verifier { pinned: target.host_key.clone() };
+    let config = Arc::new(algorithms::client_config());
+    let connected = client::connect_stream(config, socket, verifier).await;
+    let mut handle = connected.map_err(|error| error.explain(target))?;
+    authenticate(&mut handle, target, identity).await?;
+    let stream = open(&handle, target).await?;
+    let (reader, writer) = tokio::io::split(stream);
+    let link = Box::new(Connection(handle));
+    Ok(Transport { reader: Box::new(reader), writer: Box::new(writer), level: None, link })
+}
+
+async fn authenticate(
+    handle: &mut Handle<Verifier>,
+    target: &SshTarget,
+    identity: Identity,
+) -> Result<(), SshError> {
+    let user = target.user.clone();
+    let (public, result) = match identity {
+        Identity::File(key) => {
+            let public = key.public_key().clone();
+            let key = PrivateKeyWithHashAlg::new(key, None);
+            (public, handle.authenticate_publickey(user, key).await.map_err(|e| protocol(target, e))?)
+        }
+        #[cfg(unix)]
+        Identity::Agent(public) => {
+            let lost = || SshError::Agent { identity: target.identity.clone() };
+            let mut agent = identity::agent::connect().await.ok_or_else(lost)?;
+            let signed = handle.authenticate_publickey_with(user, public.clone(), None, &mut agent).await;
+            (public, signed.map_err(|_| lost())?)
+        }
+        #[cfg(not(unix))]
+        Identity::Agent(_) => return Err(SshError::Agent { identity: target.identity.clone() }),
+    };
+    match result {
+        AuthResult::Success => Ok(()),
+        AuthResult::Failure { .. } => Err(SshError::Refused {
+            addr: target.addr.clone(),
+            identity: target.identity.clone(),
+            fingerprint: fingerprint(&public),
+        }),
+    }
+}
+
+/// A channel on which the subsystem runs.
+async fn open(handle: &Handle<Verifier>, target: &SshTarget) -> Result<ChannelStream<Msg>, SshError> {
+    let mut channel: Channel<Msg> = handle.channel_open_session().await.map_err(|e| protocol(target, e))?;
+    channel.request_subsystem(true, SUBSYSTEM).await.map_err(|e| protocol(target, e))?;
+    loop {
+        match channel.wait().await {
+            Some(ChannelMsg::Success) => return Ok(channel.into_stream()),
+            Some(ChannelMsg::Failure | ChannelMsg::Close) | None => {
+                return Err(SshError::Subsystem { addr: target.addr.clone() });
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+fn protocol(target: &SshTarget, source: russh::Error) -> SshError {
+    SshError::Protocol { addr: target.addr.clone(), source }
+}
+
+fn fingerprint(key: &PublicKey) -> String {
+    key.fingerprint(HashAlg::Sha256).to_string()
+}
+
+/// Compares the server's key with the pinned one.
+struct Verifier {
+    pinned: PinnedKey,
+}
+
+/// Why the connection could not be made; russh's callbacks cannot carry our target.
+#[derive(Debug, Error)]
+enum VerifyError {
+    #[error("another host key: {found}")]
+    Another { found: String },
+    #[error(transparent)]
+    Protocol(#[from] russh::Error),
+}
+
+impl VerifyError {
+    fn explain(self, target: &SshTarget) -> SshError {
+        let addr = target.addr.clone();
+        match self {
+            Self::Another { found } => {
+                SshError::HostKey { addr, found, pinned: target.host_key.fingerprint() }
+            }
+            Self::Protocol(source) => SshError::Protocol { addr, source },
+        }
+    }
+}
+
+impl client::Handler for Verifier {
+    type Error = VerifyError;
+
+    async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, VerifyError> {
+        match key {
+            PublicKeyOrCertificate::PublicKey { key, .. } if self.pinned.is(key) => Ok(true),
+            PublicKeyOrCertificate::PublicKey { key, .. } => {
+                Err(VerifyError::Another { found: fingerprint(key) })
+            }
+            PublicKeyOrCertificate::Certificate(_) => {
+                Err(VerifyError::Another { found: "a certificate".to_owned() })
+            }
+        }
+    }
+}
+
+/// Keeps the connection alive.
+struct Connection(Handle<Verifier>);
+
+impl Link for Connection {
+    fn close(self: Box<Self>) -> Pin<Box<dyn Future<Output = Option<String>> + Send>> {
+        Box::pin(async move {
+            let mut handle = self.0;
+            // An agent that ended by itself has closed already.
+            let _ = timeout(FAREWELL, handle.disconnect(Disconnect::ByApplication, "", "en")).await;
+            let _ = timeout(FAREWELL, &mut handle).await;
+            None
+        })
+    }
+}

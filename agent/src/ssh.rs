@@ -1,0 +1,151 @@
+//! The agent's SSH server: one public key method, one subsystem (`devsync`), nothing else.
+//!
+//! Owns listening, limits and shutdown; each connection is a task of its own (`connection`), each subsystem channel
+//! a blocking session on a thread of its own (`channel`). It knows nothing of what is said in a session.
+
+mod algorithms;
+mod authorized;
+mod channel;
+mod command;
+mod connection;
+mod handler;
+mod host_key;
+mod inbox;
+mod key_options;
+mod lobby;
+mod outbox;
+mod socket;
+
+use std::fmt;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use authorized::{AuthorizedKeys, AuthorizedKeysError};
+pub use command::{ServeArgs, ServeError, run};
+pub use host_key::{HostKey, HostKeyError};
+
+/// Name of the subsystem that carries a session.
+pub const SUBSYSTEM: &str = "devsync";
+/// Wait after a failed accept (out of descriptors, mostly), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Runs one session; blocking, called on a thread of its own. It ends at end of input.
+pub type SessionFn = dyn Fn(Box<dyn Read + Send>, Box<dyn Write + Send>, Peer) + Send + Sync;
+
+/// Who is at the other end of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    pub address: SocketAddr,
+    /// As the client sent it: any name is accepted, and it decides nothing.
+    pub user: String,
+    /// SHA-256 fingerprint of the key that logged in.
+    pub key: String,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{} ({})", self.user.escape_debug(), self.address, self.key)
+    }
+}
+
+/// What a server is made of.
+#[derive(Debug)]
+pub struct SshConfig {
+    pub host_key: HostKey,
+    pub authorized_keys: PathBuf,
+    pub limits: Limits,
+}
+
+/// Limits of the server; the defaults are for one developer's pod.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// From accept to a successful login.
+    pub login_grace: Duration,
+    /// Keys that one connection may try.
+    pub auth_attempts: usize,
+    /// Connections that have not logged in: beyond it the least promising one is closed.
+    pub unauthenticated: usize,
+    /// The same for one source address.
+    pub unauthenticated_per_source: usize,
+    /// Connections that have logged in.
+    pub sessions: usize,
+    /// Channels of one connection.
+    pub channels: usize,
+    /// How long sessions may take to end after shutdown was asked for.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            login_grace: Duration::from_secs(30),
+            auth_attempts: 3,
+            unauthenticated: 10,
+            unauthenticated_per_source: 8,
+            sessions: 32,
+            channels: 4,
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What all connections share.
+struct Shared {
+    russh: Arc<russh::server::Config>,
+    authorized: AuthorizedKeys,
+    lobby: Arc<lobby::Lobby>,
+    sessions: Arc<Semaphore>,
+    session: Arc<SessionFn>,
+    limits: Limits,
+}
+
+/// Serves `listener` until `shutdown`; then sessions see end of input, have `limits.drain` to end, and are cut.
+/// Returns when every task is joined.
+pub async fn serve(
+    config: SshConfig,
+    listener: TcpListener,
+    session: Arc<SessionFn>,
+    shutdown: CancellationToken,
+) {
+    let limits = config.limits;
+    let shared = Arc::new(Shared {
+        russh: Arc::new(algorithms::server_config(config.host_key.private(), &limits)),
+        authorized: AuthorizedKeys::new(config.authorized_keys),
+        lobby: lobby::Lobby::new(limits.unauthenticated, limits.unauthenticated_per_source),
+        sessions: Arc::new(Semaphore::new(limits.sessions)),
+        session,
+        limits,
+    });
+    let connections = TaskTracker::new();
+    while let Some((socket, address)) = accept(&listener, &shutdown).await {
+        connections.spawn(connection::run(socket, address, Arc::clone(&shared), shutdown.child_token()));
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+/// The next connection; none after shutdown.
+async fn accept(listener: &TcpListener, shutdown: &CancellationToken) -> Option<(TcpStream, SocketAddr)> {
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => return None,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok(accepted) => return Some(accepted),
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! One connection, from accept to its end: its deadline, its place in the lobby, its channels, its shutdown.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::Disconnect;
+use russh::server::RunningSession;
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::channel::{self, Stop};
+use super::handler::{ConnectionHandler, Event};
+use super::lobby::{Stage, Ticket};
+use super::socket::{Cutter, Socket};
+use super::{Peer, Shared};
+
+/// For saying good-bye to a client whose sessions have ended.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+type Running = RunningSession<ConnectionHandler>;
+
+struct Connection {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    /// Until the login.
+    ticket: Option<Ticket>,
+    login: Option<(Peer, OwnedSemaphorePermit)>,
+    channels: TaskTracker,
+    stop: Stop,
+}
+
+/// Serves one accepted connection; returns when all its tasks and threads are gone.
+pub(super) async fn run(
+    tcp: TcpStream,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    shutdown: CancellationToken,
+) {
+    let deadline = Instant::now() + shared.limits.login_grace;
+    let ticket = shared.lobby.enter(address.ip());
+    let (socket, cutter) = match Socket::new(tcp) {
+        Ok(socket) => socket,
+        Err(error) => return log_setup(address, &error),
+    };
+    let (events, receiver) = channel(8);
+    let handler = ConnectionHandler::new(address, Arc::clone(&shared), events);
+    let running = tokio::select! {
+        running = russh::server::run_stream(Arc::clone(&shared.russh), socket, handler) => running,
+        () = sleep_until(deadline) => return log_end(address, "no identification came in time"),
+        () = ticket.evicted() => return log_end(address, "too many connections wait for a login"),
+        () = shutdown.cancelled() => return,
+    };
+    let running = match running {
+        Ok(running) => running,
+        Err(error) => return log_setup(address, &error),
+    };
+    ticket.advance(Stage::Greeted);
+    let connection = Connection {
+        address,
+        shared,
+        ticket: Some(ticket),
+        login: None,
+        channels: TaskTracker::new(),
+        stop: Stop::default(),
+    };
+    connection.serve(running, receiver, cutter, deadline, &shutdown).await;
+}
+
+impl Connection {
+    async fn serve(
+        mut self,
+        mut running: Running,
+        mut events: Receiver<Event>,
+        cutter: Cutter,
+        deadline: Instant,
+        shutdown: &CancellationToken,
+    ) {
+        let why = loop {
+            tokio::select! {
+                ended = &mut running => {
+                    return self.finish(ended.err()).await;
+                }
+                Some(event) = events.recv() => self.handle(event),
+                () = sleep_until(deadline), if self.ticket.is_some() => break "no login in time",
+                () = evicted(self.ticket.as_ref()) => break "too many connections wait for a login",
+                () = shutdown.cancelled() => break "shutdown",
+            }
+        };
+        log_end(self.address, why);
+        drop(events);
+        self.drain(&mut running, &cutter).await;
+        self.finish(None).await;
+    }
+
+    fn handle(&mut self, event: Event) {
+        match (event, &self.login) {
+            (Event::Encrypted, _) => {
+                if let Some(ticket) = &self.ticket {
+                    ticket.advance(Stage::Encrypted);
+                }
+            }
+            (Event::LoggedIn(peer, place), _) => {
+                self.ticket = None;
+                self.login = Some((peer, place));
+            }
+            (Event::Opened(channel, place), Some((peer, _))) => {
+                let session = Arc::clone(&self.shared.session);
+                self.channels.spawn(channel::run(channel, place, peer.clone(), session, self.stop.clone()));
+            }
+            // russh opens channels only after a login: dropped, which closes it.
+            (Event::Opened(..), None) => {}
+        }
+    }
+
+    /// Lets the sessions end, says good-bye, and cuts what is left.
+    async fn drain(&mut self, running: &mut Running, cutter: &Cutter) {
+        let limit = self.shared.limits.drain;
+        self.stop.input.cancel();
+        self.channels.close();
+        let handle = running.handle();
+        // Without a login nobody is owed time.
+        if self.login.is_some() && timeout(limit, self.channels.wait()).await.is_ok() {
+            let farewell = handle.disconnect(Disconnect::ByApplication, "the agent ends".into(), "en".into());
+            let _ = timeout(FAREWELL, farewell).await;
+            // A polite client closes its side now.
+            let _ = timeout(FAREWELL, &mut *running).await;
+        }
+        cutter.cut();
+        let _ = timeout(limit, &mut *running).await;
+    }
+
+    /// Ends the sessions of a connection that is gone, and waits for them.
+    async fn finish(self, error: Option<russh::Error>) {
+        self.stop.all.cancel();
+        self.channels.close();
+        if timeout(self.shared.limits.drain, self.channels.wait()).await.is_err() {
+            tracing::warn!(peer = %self.address, "a session still works after its client is gone");
+            self.channels.wait().await;
+        }
+        match (&self.login, error) {
+            (Some((peer, _)), None) => tracing::info!(%peer, "logout"),
+            (Some((peer, _)), Some(error)) => tracing::info!(%peer, %error, "logout"),
+            (None, Some(error)) => log_setup(self.address, &error),
+            (None, None) => {}
+        }
+    }
+}
+
+async fn evicted(ticket: Option<&Ticket>) {
+    match ticket {
+        Some(ticket) => ticket.evicted().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn log_setup(address: SocketAddr, error: &(dyn std::error::Error + 'static)) {
+    let error: &(dyn std::error::Error + 'static) = match error.downcast_ref::<russh::Error>() {
+        Some(russh::Error::IO(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            return tracing::debug!(peer = %address, "closed before a login");
+        }
+        _ => error,
+    };
+    tracing::warn!(peer = %address, error = format!("{error:?}"), "connection failed before a login");
+}
+
+fn log_end(address: SocketAddr, reason: &str) {
+    tracing::info!(peer = %address, reason, "connection closed");
+}

@@ -1,0 +1,258 @@
+//! russh's callbacks, turned into answers and into events for the connection's task. No state but counters, no IO
+//! but the look into authorized_keys.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use russh::keys::{HashAlg, PublicKey};
+use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Error, Pty};
+use tokio::sync::mpsc::Sender;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{Peer, SUBSYSTEM, Shared};
+
+/// Names from the wire are cut to this many characters before they are kept or logged.
+const NAME: usize = 64;
+
+/// What the connection's task has to know.
+pub(super) enum Event {
+    Encrypted,
+    LoggedIn(Peer, OwnedSemaphorePermit),
+    Opened(Channel<Msg>, OwnedSemaphorePermit),
+}
+
+pub(super) struct ConnectionHandler {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    events: Sender<Event>,
+    channels: Arc<Semaphore>,
+    /// Keys refused so far.
+    refused: usize,
+    login: Option<(Peer, OwnedSemaphorePermit)>,
+    /// Channels whose subsystem runs.
+    started: HashSet<ChannelId>,
+}
+
+impl ConnectionHandler {
+    pub(super) fn new(address: SocketAddr, shared: Arc<Shared>, events: Sender<Event>) -> Self {
+        let channels = Arc::new(Semaphore::new(shared.limits.channels));
+        Self { address, shared, events, channels, refused: 0, login: None, started: HashSet::new() }
+    }
+
+    fn peer(&self, user: &str, key: &PublicKey) -> Peer {
+        let key = key.fingerprint(HashAlg::Sha256).to_string();
+        Peer { address: self.address, user: user.chars().take(NAME).collect(), key }
+    }
+
+    /// Whether this key may log in; asked when it is offered and again when it is proved.
+    async fn permits(&mut self, user: &str, key: &PublicKey) -> bool {
+        let reason = if self.refused >= self.shared.limits.auth_attempts {
+            Some("too many keys were tried".to_owned())
+        } else {
+            let (shared, key, source) = (Arc::clone(&self.shared), key.clone(), self.address.ip());
+            let check = move || shared.authorized.check(&key, source, SystemTime::now());
+            match tokio::task::spawn_blocking(check).await {
+                Ok(Ok(())) => None,
+                Ok(Err(refusal)) => Some(refusal.to_string()),
+                Err(error) => Some(error.to_string()),
+            }
+        };
+        if let Some(reason) = reason {
+            self.refused += 1;
+            tracing::warn!(peer = %self.peer(user, key), reason, "login refused");
+            return false;
+        }
+        true
+    }
+
+    /// Tells the connection's task; the connection ends where that is gone.
+    async fn tell(&self, event: Event) -> Result<(), Error> {
+        self.events.send(event).await.map_err(|_| Error::Disconnect)
+    }
+
+    fn refuse_request(&self, what: &str, channel: ChannelId, session: &mut Session) -> Result<(), Error> {
+        tracing::warn!(peer = %self.address, request = what, "request refused");
+        session.channel_failure(channel)
+    }
+
+    fn refuse_forward(&self, what: &str) -> Result<bool, Error> {
+        tracing::warn!(peer = %self.address, request = what, "request refused");
+        Ok(false)
+    }
+}
+
+impl Handler for ConnectionHandler {
+    type Error = Error;
+
+    async fn authentication_banner(&mut self) -> Result<Option<String>, Error> {
+        // russh asks for it when the key exchange is done and authentication begins.
+        self.tell(Event::Encrypted).await?;
+        Ok(None)
+    }
+
+    async fn auth_publickey_offered(&mut self, user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Error> {
+        let permitted = self.permits(user, offer.public_key).await;
+        Ok(if permitted { Auth::Accept } else { Auth::reject() })
+    }
+
+    async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Error> {
+        if !self.permits(user, key.public_key).await {
+            return Ok(Auth::reject());
+        }
+        let peer = self.peer(user, key.public_key);
+        let Ok(place) = Arc::clone(&self.shared.sessions).try_acquire_owned() else {
+            tracing::warn!(%peer, reason = "too many connections", "login refused");
+            return Ok(Auth::reject());
+        };
+        self.login = Some((peer, place));
+        Ok(Auth::Accept)
+    }
+
+    async fn auth_succeeded(&mut self, _: &mut Session) -> Result<(), Error> {
+        let (peer, place) = self.login.take().ok_or(Error::NotAuthenticated)?;
+        tracing::info!(%peer, "login");
+        self.tell(Event::LoggedIn(peer, place)).await
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        match Arc::clone(&self.channels).try_acquire_owned() {
+            Ok(place) => {
+                reply.accept().await;
+                self.tell(Event::Opened(channel, place)).await
+            }
+            Err(_) => {
+                tracing::warn!(peer = %self.address, reason = "too many channels", "channel refused");
+                reply.reject(ChannelOpenFailure::ResourceShortage).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn channel_close(&mut self, channel: ChannelId, _: &mut Session) -> Result<(), Error> {
+        self.started.remove(&channel);
+        Ok(())
+    }
+
+    async fn subsystem_request(
+        &mut self,
+        channel: ChannelId,
+        name: &str,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        // The channel's task sees the same request and decides alike: the first of this name starts the session.
+        if name == SUBSYSTEM && self.started.insert(channel) {
+            return session.channel_success(channel);
+        }
+        let name: String = name.chars().take(NAME).collect();
+        self.refuse_request(&format!("subsystem {name:?}"), channel, session)
+    }
+
+    async fn shell_request(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), Error> {
+        self.refuse_request("shell", channel, session)
+    }
+
+    async fn exec_request(
+        &mut self,
+        channel: ChannelId,
+        _: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        self.refuse_request("exec", channel, session)
+    }
+
+    async fn pty_request(
+        &mut self,
+        channel: ChannelId,
+        _: &str,
+        _: u32,
+        _: u32,
+        _: u32,
+        _: u32,
+        _: &[(Pty, u32)],
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        self.refuse_request("pty", channel, session)
+    }
+
+    async fn x11_request(
+        &mut self,
+        channel: ChannelId,
+        _: bool,
+        _: &str,
+        _: &str,
+        _: u32,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        self.refuse_request("x11", channel, session)
+    }
+
+    async fn env_request(
+        &mut self,
+        channel: ChannelId,
+        _: &str,
+        _: &str,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        // Clients send these unasked (SendEnv): refused, not worth a line.
+        session.channel_failure(channel)
+    }
+
+    async fn window_change_request(
+        &mut self,
+        channel: ChannelId,
+        _: u32,
+        _: u32,
+        _: u32,
+        _: u32,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        session.channel_failure(channel)
+    }
+
+    async fn agent_request(&mut self, _: ChannelId, _: &mut Session) -> Result<bool, Error> {
+        self.refuse_forward("agent forwarding")
+    }
+
+    async fn tcpip_forward(&mut self, _: &str, _: &mut u32, _: &mut Session) -> Result<bool, Error> {
+        self.refuse_forward("tcpip-forward")
+    }
+
+    async fn streamlocal_forward(&mut self, _: &str, _: &mut Session) -> Result<bool, Error> {
+        self.refuse_forward("streamlocal-forward")
+    }
+
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        self.refuse_forward("direct-tcpip")?;
+        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        Ok(())
+    }
+
+    async fn channel_open_direct_streamlocal(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        self.refuse_forward("direct-streamlocal")?;
+        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        Ok(())
+    }
+}

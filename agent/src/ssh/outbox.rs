@@ -1,0 +1,55 @@
+//! What a session answers, on its way from its thread to russh's task: a bounded queue with a blocking end and an
+//! async one. Nothing is held back: a write is on its way when it returns, so `flush` has nothing to do.
+
+use std::io::{self, ErrorKind, Write};
+use std::sync::Arc;
+
+use tokio::sync::mpsc::{Receiver, Sender, channel, error::TrySendError};
+use tokio_util::bytes::Bytes;
+
+use super::inbox::Inbox;
+
+/// Longest part that one write takes.
+const PART: usize = 256 * 1024;
+/// Parts that wait for the network.
+const PARTS: usize = 8;
+
+/// The session's end; its drop is the end of the answers.
+#[derive(Debug)]
+pub(super) struct OutboxWriter {
+    parts: Sender<Bytes>,
+    inbox: Arc<Inbox>,
+}
+
+/// Makes the queue; `inbox` is told while the writer waits.
+pub(super) fn outbox(inbox: Arc<Inbox>) -> (OutboxWriter, Receiver<Bytes>) {
+    let (parts, receiver) = channel(PARTS);
+    (OutboxWriter { parts, inbox }, receiver)
+}
+
+impl Write for OutboxWriter {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let part = buf.get(..PART).unwrap_or(buf);
+        if part.is_empty() {
+            return Ok(0);
+        }
+        match self.parts.try_send(Bytes::copy_from_slice(part)) {
+            Ok(()) => Ok(part.len()),
+            Err(TrySendError::Closed(_)) => Err(closed()),
+            Err(TrySendError::Full(bytes)) => {
+                self.inbox.set_writing(true);
+                let sent = self.parts.blocking_send(bytes);
+                self.inbox.set_writing(false);
+                sent.map(|()| part.len()).map_err(|_| closed())
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::new(ErrorKind::BrokenPipe, "the client has closed its channel")
+}

@@ -1,0 +1,131 @@
+//! A TCP stream that goes on reading while it waits to write.
+//!
+//! russh writes a whole batch before it reads again, and so does a russh client: with both sockets' buffers full,
+//! both would wait for ever. What arrives while a write waits is therefore taken into memory, up to a bound that a
+//! peer's window keeps it below.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Largest amount read ahead: more than a channel's window and what is sent beside it.
+const AHEAD: usize = 16 * 1024 * 1024;
+/// One read from the kernel.
+const STEP: usize = 128 * 1024;
+/// A peer that acknowledges nothing, or keeps its window shut, for this long is gone: russh's own timers do not run
+/// while it writes.
+const STALL: Duration = Duration::from_secs(60);
+
+/// Ends a connection from outside, whatever its task is waiting for.
+#[derive(Debug, Clone)]
+pub(super) struct Cutter(Arc<TcpStream>);
+
+impl Cutter {
+    pub(super) fn cut(&self) {
+        // ENOTCONN: the peer was quicker.
+        let _ = shutdown(self.0.as_raw_fd(), Shutdown::Both);
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Socket {
+    tcp: Arc<TcpStream>,
+    ahead: Vec<u8>,
+    /// Where the unread part of `ahead` begins.
+    start: usize,
+}
+
+impl Socket {
+    pub(super) fn new(tcp: TcpStream) -> io::Result<(Self, Cutter)> {
+        tcp.set_nodelay(true)?;
+        let stall = u32::try_from(STALL.as_millis()).unwrap_or(u32::MAX);
+        setsockopt(&tcp, sockopt::TcpUserTimeout, &stall)?;
+        let tcp = Arc::new(tcp);
+        Ok((Self { tcp: Arc::clone(&tcp), ahead: Vec::new(), start: 0 }, Cutter(tcp)))
+    }
+
+    /// Appends what the kernel has to `ahead`, at most up to `limit` bytes of it; the number of bytes that came.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, limit: usize) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.tcp.poll_read_ready(cx))?;
+            let len = self.ahead.len();
+            self.ahead.resize(len + limit.min(STEP), 0);
+            let read = self.tcp.try_read(self.ahead.get_mut(len..).unwrap_or_default());
+            self.ahead.truncate(len + read.as_ref().map_or(0, |count| *count));
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read),
+            }
+        }
+    }
+
+    /// Empties the kernel's buffer while a write waits; an error or the end is found again by the next read.
+    fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        loop {
+            let room = AHEAD.saturating_sub(self.ahead.len() - self.start);
+            if room == 0 || !matches!(self.poll_fill(cx, room), Poll::Ready(Ok(1..))) {
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, buf: &mut ReadBuf<'_>) {
+        let waiting = self.ahead.get(self.start..).unwrap_or_default();
+        let count = waiting.len().min(buf.remaining());
+        buf.put_slice(waiting.get(..count).unwrap_or_default());
+        self.start += count;
+        if self.start == self.ahead.len() {
+            self.start = 0;
+            self.ahead.clear();
+            // A burst's memory is given back.
+            self.ahead.shrink_to(2 * STEP);
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let socket = self.get_mut();
+        if socket.ahead.is_empty() {
+            ready!(socket.poll_fill(cx, STEP))?;
+        }
+        socket.take(buf);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let socket = self.get_mut();
+        loop {
+            match socket.tcp.poll_write_ready(cx)? {
+                Poll::Pending => {
+                    socket.read_ahead(cx);
+                    return Poll::Pending;
+                }
+                Poll::Ready(()) => match socket.tcp.try_write(buf) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    written => return Poll::Ready(written),
+                },
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match shutdown(self.tcp.as_raw_fd(), Shutdown::Write) {
+            Ok(()) | Err(nix::errno::Errno::ENOTCONN) => Poll::Ready(Ok(())),
+            Err(errno) => Poll::Ready(Err(errno.into())),
+        }
+    }
+}
