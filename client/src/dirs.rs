@@ -26,3 +26,14 @@ pub fn cache() -> PathBuf {
 fn fallback() -> PathBuf {
     std::env::temp_dir().join("devsync-home")
 }
+
+/// A path as a person here would write it: relative where it lies below the current directory.
+pub fn near(path: &std::path::Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    let shown = match path.strip_prefix(&here) {
+        Ok(rest) if rest.as_os_str().is_empty() => std::path::Path::new("."),
+        Ok(rest) => rest,
+        Err(_) => path,
+    };
+    devsync_protocol::path::display(shown.as_os_str().as_encoded_bytes())
+}

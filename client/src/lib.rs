@@ -12,6 +12,7 @@ pub mod error;
 pub mod local;
 pub mod mapping;
 pub mod project;
+pub mod report;
 pub mod rule;
 pub mod session;
 pub mod transport;

@@ -42,6 +42,8 @@ const WELCOME_WITHIN: Duration = Duration::from_secs(20);
 pub enum SessionError {
     #[error("the agent ended the session")]
     Ended { said: Option<String> },
+    #[error("the app is gone")]
+    Gone { reason: String },
     #[error("the agent said nothing for {seconds} s")]
     Silent { seconds: u64 },
     #[error("the link to the agent failed")]
@@ -68,6 +70,9 @@ impl From<SessionError> for CommandError {
             }
             SessionError::Ended { said: None } => CommandError::new("the agent ended the session")
                 .hint("the pod or the agent's process is gone: `devsync attach` again once it is back"),
+            SessionError::Gone { reason } => CommandError::new("the app is gone").cause(reason).hint(
+                "start it again and attach to the new process; under devsync-run an app stays attached",
+            ),
             SessionError::Silent { .. } => {
                 CommandError::of(error).hint("is the network up? `devsync attach` again compares the trees anew")
             }
@@ -103,7 +108,7 @@ pub struct Session {
 pub struct Welcome {
     pub agent: String,
     pub target: TargetReport,
-    /// What restart mode `auto` means for this app.
+    /// What restart mode `auto` means here.
     pub auto: AutoRestart,
 }
 

@@ -43,3 +43,9 @@ impl Hasher {
         Digest(*self.0.finalize().as_bytes())
     }
 }
+
+impl fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hasher")
+    }
+}

@@ -86,9 +86,7 @@ pub enum Event {
     Restarted { seq: u32, report: RestartReport },
     RestartFailed { seq: u32, failure: RestartFailure },
     Ready { seq: u32, report: ReadyReport },
-    /// The app's process ended.
-    Gone { reason: String },
-    /// The app crashed, and devsync-run holds its container.
+    /// The app crashed, and its container is held for the next start.
     Crashed { cause: String, output: Vec<u8> },
     /// The session is over.
     Ended(SessionError),
@@ -166,7 +164,7 @@ impl Router {
             Reply::RestartFailed { seq, failure } => Event::RestartFailed { seq, failure },
             Reply::Ready { seq, report } => Event::Ready { seq, report },
             Reply::Crashed { cause, output } => Event::Crashed { cause, output },
-            Reply::Gone { reason } => Event::Gone { reason },
+            Reply::Gone { reason } => return Err(SessionError::Gone { reason }),
             Reply::Refused(refusal) => return self.refused(refusal).await,
             reply => return self.answer(reply).await,
         };

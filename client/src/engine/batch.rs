@@ -1,0 +1,451 @@
+//! One batch: from what changed here to what the agent committed.
+//!
+//! A file is read in one piece or not at all; what cannot be read is left out of the batch and said.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use devsync_protocol::chunk::Signature;
+use devsync_protocol::delta::{Step, diff_content, diff_signature, whole};
+use devsync_protocol::digest::Digest;
+use devsync_protocol::message::{
+    BatchId, Committed, Content, DELTA_FROM, INLINE, MAX_DATA, Op, ProblemKind, Reply, Request,
+};
+use devsync_protocol::path::RelPath;
+use devsync_protocol::tree::Node;
+use indicatif::ProgressBar;
+use tokio::sync::mpsc;
+use tokio::task::block_in_place;
+
+use super::base::Bases;
+use super::root::{Root, Work};
+use crate::local::read::read_within;
+use crate::local::{Body, Contents, ReadError, read_stable};
+use crate::session::{Answers, Call, Handle, Outgoing, SessionError};
+
+/// A file against whose old version a delta is made is read into memory up to this size.
+const DIFF_UP_TO: u64 = 1 << 30;
+/// Steps that an encoder may be ahead of the wire.
+const AHEAD: usize = 8;
+
+/// What a batch came to.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) batch: Option<BatchId>,
+    pub(super) files: usize,
+    pub(super) deleted: usize,
+    pub(super) bytes: u64,
+    pub(super) paths: Vec<String>,
+    pub(super) in_place: Vec<String>,
+    pub(super) problems: Vec<Said>,
+    /// Files that changed while they were read: to be tried again.
+    pub(super) again: Vec<(usize, RelPath)>,
+    pub(super) times: Times,
+}
+
+/// Something about one path that the user is told.
+#[derive(Debug)]
+pub(super) enum Said {
+    Conflict { path: String },
+    Problem { path: String, cause: String, hint: Option<String> },
+}
+
+/// Where the time went.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Times {
+    pub(super) read: Duration,
+    pub(super) delta: Duration,
+    pub(super) wire: Duration,
+    pub(super) write: Duration,
+}
+
+/// Sends batches of a session.
+pub(super) struct Sender {
+    pub(super) handle: Handle,
+    pub(super) bases: Bases,
+    pub(super) last: BatchId,
+    pub(super) progress: Option<ProgressBar>,
+}
+
+/// What was sent and waits for its commit.
+#[derive(Default)]
+struct Sent {
+    nodes: BTreeMap<(usize, RelPath), Node>,
+    deleted: BTreeSet<(usize, RelPath)>,
+    /// Contents worth a copy for the next delta.
+    copies: Vec<(Digest, Vec<u8>)>,
+    files: usize,
+    bytes: u64,
+}
+
+/// Why a batch cannot go on.
+enum Stop {
+    Session(SessionError),
+    /// The file changed while it was sent.
+    Torn(usize, RelPath),
+}
+
+impl From<SessionError> for Stop {
+    fn from(error: SessionError) -> Self {
+        Stop::Session(error)
+    }
+}
+
+impl Sender {
+    /// Sends `works` (one for each root, by position) and waits for the commit; a base that the pod does not
+    /// have is made good by a second batch.
+    pub(super) async fn send(&mut self, roots: &mut [Root], works: Vec<Work>) -> Result<Outcome, SessionError> {
+        let mut outcome = Outcome::default();
+        let mut works = works;
+        // The second time without the base that was wrong, the third time whole.
+        for _ in 0..3 {
+            let again = self.attempt(roots, &mut works, &mut outcome).await?;
+            if !again {
+                break;
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// One batch. True where it is to be sent again with what was learned.
+    async fn attempt(
+        &mut self,
+        roots: &mut [Root],
+        works: &mut [Work],
+        outcome: &mut Outcome,
+    ) -> Result<bool, SessionError> {
+        if works.iter().all(Work::is_empty) {
+            return Ok(false);
+        }
+        self.last += 1;
+        let batch = self.last;
+        let began = Instant::now();
+        let mut times = Times::default();
+        let handle = self.handle.clone();
+        let mut outgoing = handle.outgoing().await;
+        outgoing.push(&Request::Begin { batch }).await?;
+        let mut sent = Sent::default();
+        match self.push_all(&mut outgoing, roots, works, &mut sent, &mut times, outcome).await {
+            Ok(()) if sent.nodes.is_empty() && sent.deleted.is_empty() => {
+                outgoing.push(&Request::Abandon { batch }).await?;
+                outgoing.flush().await?;
+                return Ok(false);
+            }
+            Ok(()) => {}
+            Err(Stop::Session(error)) => return Err(error),
+            Err(Stop::Torn(root, path)) => {
+                outgoing.push(&Request::Abandon { batch }).await?;
+                outgoing.flush().await?;
+                works[root].changed.remove(&path);
+                outcome.again.push((root, path));
+                return Ok(true);
+            }
+        }
+        let answers = outgoing.expect(Call::Commit);
+        outgoing.push(&Request::Commit { batch }).await?;
+        outgoing.flush().await?;
+        drop(outgoing);
+        let committed = committed(answers).await?;
+        times.write = Duration::from_micros(committed.commit_us);
+        times.wire = began.elapsed().saturating_sub(times.read + times.delta + times.write);
+        outcome.times.read += times.read;
+        outcome.times.delta += times.delta;
+        outcome.times.wire += times.wire;
+        outcome.times.write += times.write;
+        Ok(self.settle(roots, works, sent, committed, outcome))
+    }
+
+    async fn push_all(
+        &self,
+        outgoing: &mut Outgoing<'_>,
+        roots: &mut [Root],
+        works: &[Work],
+        sent: &mut Sent,
+        times: &mut Times,
+        outcome: &mut Outcome,
+    ) -> Result<(), Stop> {
+        for (index, (root, work)) in roots.iter_mut().zip(works).enumerate() {
+            for (path, node) in &work.changed {
+                if root.held.get(path) == Some(node) {
+                    continue;
+                }
+                let name = root.to_pod(path);
+                let op = match (node, root.held.get(path)) {
+                    (Node::File { mode, digest, .. }, Some(Node::File { digest: held, .. })) if digest == held => {
+                        Op::Mode { path: name, mode: *mode }
+                    }
+                    (Node::Dir { mode }, Some(Node::Dir { .. })) => Op::Mode { path: name, mode: *mode },
+                    (Node::Dir { mode }, _) => Op::Dir { path: name, mode: *mode },
+                    (Node::Symlink { target }, _) => Op::Symlink { path: name, target: target.clone() },
+                    (Node::File { .. }, _) => {
+                        self.push_file(outgoing, root, index, path, sent, times, outcome).await?;
+                        continue;
+                    }
+                };
+                outgoing.push(&Request::Op { root: root.id, op }).await?;
+                sent.nodes.insert((index, path.clone()), node.clone());
+            }
+            for path in &work.deleted {
+                let op = Op::Delete { path: root.to_pod(path) };
+                outgoing.push(&Request::Op { root: root.id, op }).await?;
+                sent.deleted.insert((index, path.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a file anew and pushes it in the form that costs least.
+    #[allow(clippy::too_many_arguments)]
+    async fn push_file(
+        &self,
+        outgoing: &mut Outgoing<'_>,
+        root: &mut Root,
+        index: usize,
+        path: &RelPath,
+        sent: &mut Sent,
+        times: &mut Times,
+        outcome: &mut Outcome,
+    ) -> Result<(), Stop> {
+        let base = self.base_of(root, path);
+        let began = Instant::now();
+        let abs = root.absolute(path);
+        let read = block_in_place(|| match &base {
+            Base::None => read_stable(&abs),
+            _ => read_within(&abs, DIFF_UP_TO),
+        });
+        times.read += began.elapsed();
+        let Contents { mode, digest, body, stamp } = match read {
+            Ok(contents) => contents,
+            Err(error) => {
+                outcome.unread(index, root, path, error);
+                return Ok(());
+            }
+        };
+        let (name, size) = (root.to_pod(path), stamp.size);
+        let node = Node::File { mode, size, digest };
+        let file = |content| Request::Op { root: root.id, op: Op::File { path: name, mode, size, digest, content } };
+        match body {
+            Body::Bytes(bytes) => {
+                let small = size < DELTA_FROM || size <= INLINE as u64 && matches!(base, Base::None);
+                if small {
+                    outgoing.push(&file(Content::Inline(bytes.clone()))).await?;
+                } else {
+                    outgoing.push(&file(Content::Follows { base: base.digest() })).await?;
+                    let began = Instant::now();
+                    let bytes = push_delta(outgoing, base, bytes).await?;
+                    times.delta += began.elapsed();
+                    if Bases::wants(size) {
+                        sent.copies.push((digest, bytes));
+                    }
+                }
+            }
+            Body::File(mut large) => {
+                outgoing.push(&file(Content::Follows { base: None })).await?;
+                loop {
+                    let mut piece = vec![0; MAX_DATA];
+                    match block_in_place(|| large.next_piece(&mut piece)) {
+                        Ok(0) => break,
+                        Ok(len) => piece.truncate(len),
+                        Err(_) => return Err(Stop::Torn(index, path.clone())),
+                    }
+                    self.advance(piece.len() as u64);
+                    outgoing.push(&Request::Steps(vec![Step::Data(piece)])).await?;
+                }
+                self.advance_back(size);
+            }
+        }
+        self.advance(size);
+        sent.files += 1;
+        sent.bytes += size;
+        // Another version may have been read than the one that was seen first.
+        root.known.0.insert(path.clone(), node.clone());
+        sent.nodes.insert((index, path.clone()), node);
+        Ok(())
+    }
+
+    fn advance(&self, bytes: u64) {
+        if let Some(progress) = &self.progress {
+            progress.inc(bytes);
+        }
+    }
+
+    fn advance_back(&self, bytes: u64) {
+        if let Some(progress) = &self.progress {
+            progress.dec(bytes);
+        }
+    }
+
+    /// The best that is known of the pod's version.
+    fn base_of(&self, root: &Root, path: &RelPath) -> Base {
+        let named = root.signatures.get(path);
+        let held = match root.held.get(path) {
+            Some(Node::File { digest, size, .. }) if *size >= DELTA_FROM => Some(*digest),
+            _ => named.map(|(digest, _)| *digest),
+        };
+        let Some(digest) = held else { return Base::None };
+        if let Some(bytes) = block_in_place(|| self.bases.get(&digest)) {
+            return Base::Bytes(digest, bytes);
+        }
+        match named {
+            Some((of, Some(signature))) if *of == digest => Base::Chunks(digest, signature.clone()),
+            _ => Base::None,
+        }
+    }
+
+    /// Takes in what the agent did. True where something is to be sent again.
+    fn settle(
+        &self,
+        roots: &mut [Root],
+        works: &mut [Work],
+        mut sent: Sent,
+        committed: Committed,
+        outcome: &mut Outcome,
+    ) -> bool {
+        let Committed { applied, problems, in_place, batch, .. } = committed;
+        let mut mended = false;
+        for problem in problems {
+            let Some(index) = roots.iter().position(|r| r.id == problem.root) else { continue };
+            let root = &mut roots[index];
+            let path = root.to_laptop(&problem.path);
+            let key = (index, path.clone());
+            sent.nodes.remove(&key);
+            sent.deleted.remove(&key);
+            let shown = root.shown(&path);
+            match problem.kind {
+                ProblemKind::BaseMismatch { signature } => {
+                    // Without a signature the next attempt sends it whole.
+                    root.held.remove(&path);
+                    root.signatures.remove(&path);
+                    if let Some((digest, signature)) = signature {
+                        root.signatures.insert(path, (digest, Some(signature)));
+                    }
+                    mended = true;
+                    continue;
+                }
+                ProblemKind::Conflict => {
+                    root.conflicts.insert(path.clone());
+                    outcome.problems.push(Said::Conflict { path: shown });
+                }
+                ProblemKind::Kept | ProblemKind::Io => {
+                    let (cause, hint) = (problem.cause, problem.hint);
+                    outcome.problems.push(Said::Problem { path: shown, cause, hint });
+                }
+            }
+            works[index].changed.remove(&path);
+            works[index].deleted.remove(&path);
+        }
+        if !applied {
+            // The agent took the whole batch back: the rest of it goes without what cannot be written.
+            return mended || works.iter().any(|w| !w.is_empty());
+        }
+        outcome.batch = Some(batch);
+        outcome.files += sent.files.min(sent.nodes.len());
+        outcome.bytes += sent.bytes;
+        outcome.deleted += sent.deleted.len();
+        outcome.in_place.extend(in_place.iter().map(ToString::to_string));
+        for ((index, path), node) in sent.nodes {
+            if outcome.paths.len() < 20 {
+                outcome.paths.push(roots[index].shown(&path));
+            }
+            works[index].changed.remove(&path);
+            roots[index].signatures.remove(&path);
+            roots[index].conflicts.remove(&path);
+            roots[index].held.insert(path, node);
+        }
+        for (index, path) in sent.deleted {
+            if outcome.paths.len() < 20 {
+                outcome.paths.push(roots[index].shown(&path));
+            }
+            works[index].deleted.remove(&path);
+            roots[index].held.remove(&path);
+        }
+        self.keep_copies(sent.copies);
+        mended && works.iter().any(|w| !w.is_empty())
+    }
+
+    /// Off the way of the save that is being made.
+    fn keep_copies(&self, copies: Vec<(Digest, Vec<u8>)>) {
+        if copies.is_empty() {
+            return;
+        }
+        let bases = self.bases.clone();
+        tokio::task::spawn_blocking(move || {
+            for (digest, bytes) in copies {
+                bases.put(&digest, &bytes);
+            }
+        });
+    }
+}
+
+impl Outcome {
+    fn unread(&mut self, index: usize, root: &mut Root, path: &RelPath, error: ReadError) {
+        match error {
+            // Its delete is an event of its own.
+            ReadError::Gone { .. } => {}
+            ReadError::Changing { .. } => self.again.push((index, path.clone())),
+            error => {
+                let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                let path_shown = root.absolute(path).display().to_string();
+                self.problems.push(Said::Problem { path: path_shown, cause, hint: None });
+            }
+        }
+        // So that the next event of it is a change again.
+        root.known.0.remove(path);
+    }
+}
+
+/// What is known of the version in the pod.
+enum Base {
+    None,
+    Bytes(Digest, Vec<u8>),
+    Chunks(Digest, Signature),
+}
+
+impl Base {
+    fn digest(&self) -> Option<Digest> {
+        match self {
+            Base::None => None,
+            Base::Bytes(digest, _) | Base::Chunks(digest, _) => Some(*digest),
+        }
+    }
+}
+
+/// Encodes on a thread of its own while what is ready is sent; gives the bytes back.
+async fn push_delta(outgoing: &mut Outgoing<'_>, base: Base, new: Vec<u8>) -> Result<Vec<u8>, SessionError> {
+    if new.is_empty() {
+        return Ok(new);
+    }
+    let (tx, mut steps) = mpsc::channel(AHEAD);
+    let encoder = tokio::task::spawn_blocking(move || {
+        let emit = |step: Step| tx.blocking_send(step);
+        let done = match &base {
+            Base::None => whole(&new, emit),
+            Base::Bytes(_, old) => diff_content(old, &new, emit),
+            Base::Chunks(_, signature) => diff_signature(signature, &new, emit),
+        };
+        // Nobody listens any more where the session ended.
+        done.ok();
+        new
+    });
+    let (mut group, mut weight) = (Vec::new(), 0);
+    while let Some(step) = steps.recv().await {
+        let len = step.wire_len();
+        if weight + len > MAX_DATA && !group.is_empty() {
+            outgoing.push(&Request::Steps(std::mem::take(&mut group))).await?;
+            weight = 0;
+        }
+        weight += len;
+        group.push(step);
+    }
+    if !group.is_empty() {
+        outgoing.push(&Request::Steps(group)).await?;
+    }
+    encoder.await.map_err(|_| SessionError::Ended { said: Some("an encoder failed".to_owned()) })
+}
+
+async fn committed(answers: Answers) -> Result<Committed, SessionError> {
+    match answers.one().await? {
+        Reply::Committed(committed) => Ok(*committed),
+        _ => Err(SessionError::Unexpected { call: "commit", reply: "something else" }),
+    }
+}

@@ -1,0 +1,280 @@
+//! Builds of an attach: started by changed sources, superseded by newer ones, never by their own outputs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use devsync_protocol::path::RelPath;
+use devsync_protocol::tree::Tree;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, block_in_place};
+
+use super::root::{Root, scan_error};
+use super::{Engine, pace};
+use crate::build::{Build, BuildError};
+use crate::error::CommandError;
+use crate::local::{Change, RuleOptions, Scanner, Timing, Watcher, platform};
+use crate::mapping::Source;
+use crate::report::{Event, ms};
+
+/// Lines of a build's output that wait to be shown.
+const LINES: usize = 256;
+
+/// The sources of a project and the build that runs over them.
+pub(super) struct Builds {
+    build: Build,
+    scanner: Scanner,
+    /// Kept for its life; its changes come by `changes`.
+    _watcher: Watcher,
+    changes: mpsc::Receiver<Change>,
+    /// The sources as the last build saw them.
+    sources: Tree,
+    running: Option<Running>,
+    /// Files that changed during two builds in a row: made by the build, so that they start none.
+    outputs: BTreeSet<RelPath>,
+    suspects: BTreeSet<RelPath>,
+    failed: bool,
+}
+
+struct Running {
+    task: JoinHandle<Result<(), BuildError>>,
+    lines: mpsc::Receiver<String>,
+    since: Instant,
+    first_event: Instant,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What a build has to tell.
+pub(super) enum News {
+    Sources(Option<Change>),
+    Line(String),
+    Over(Result<(), BuildError>),
+}
+
+/// The next news of the builds; waits for ever where there are none.
+pub(super) async fn next(builds: &mut Option<Builds>) -> News {
+    let Some(builds) = builds else { return std::future::pending().await };
+    match &mut builds.running {
+        Some(running) => tokio::select! {
+            biased;
+            Some(line) = running.lines.recv() => News::Line(line),
+            over = &mut running.task => News::Over(joined(over)),
+            change = builds.changes.recv() => News::Sources(change),
+        },
+        None => News::Sources(builds.changes.recv().await),
+    }
+}
+
+fn joined(over: Result<Result<(), BuildError>, tokio::task::JoinError>) -> Result<(), BuildError> {
+    over.unwrap_or_else(|error| {
+        Err(BuildError::Start { command: "task".to_owned(), source: std::io::Error::other(error) })
+    })
+}
+
+impl Builds {
+    fn open(build: Build, project: &Path, outputs: &[PathBuf], excludes: &[String]) -> Result<Self, CommandError> {
+        let root = std::fs::canonicalize(project).unwrap_or_else(|_| project.to_owned());
+        let mut excludes = excludes.to_vec();
+        for output in outputs {
+            let real = std::fs::canonicalize(output).unwrap_or_else(|_| output.clone());
+            if let Ok(Some(path)) = platform::relative(&root, &real) {
+                excludes.push(format!("/{}", escape_glob(&String::from_utf8_lossy(&path))));
+            }
+        }
+        let options = RuleOptions { excludes, ..RuleOptions::default() };
+        let mut scanner = Scanner::open(&root, options).map_err(scan_error)?;
+        let rules = scanner.rules().clone();
+        let (watcher, changes) =
+            Watcher::start(scanner.root(), rules, Timing::default()).map_err(CommandError::of)?;
+        let sources = scanner.scan().map_err(scan_error)?.tree;
+        Ok(Self {
+            build,
+            scanner,
+            _watcher: watcher,
+            changes,
+            sources,
+            running: None,
+            outputs: BTreeSet::new(),
+            suspects: BTreeSet::new(),
+            failed: false,
+        })
+    }
+
+    fn start(&mut self, first_event: Instant) {
+        // Dropping the old one ends its processes before the new one starts.
+        self.running = None;
+        self.failed = false;
+        let (tx, lines) = mpsc::channel(LINES);
+        let build = self.build.clone();
+        let task = tokio::spawn(async move { build.run(tx).await });
+        self.running = Some(Running { task, lines, since: Instant::now(), first_event });
+    }
+
+    /// Takes in a change of the sources; true where it asks for a build.
+    fn take(&mut self, change: &Change) -> Result<bool, CommandError> {
+        let update = block_in_place(|| self.scanner.refresh(change, &self.sources)).map_err(scan_error)?;
+        update.apply_to(&mut self.sources);
+        let changed: BTreeSet<_> = update.changed.into_keys().chain(update.deleted).collect();
+        let news: BTreeSet<_> = changed.difference(&self.outputs).cloned().collect();
+        if self.running.is_some() {
+            let again: Vec<_> = news.intersection(&self.suspects).cloned().collect();
+            self.outputs.extend(again);
+            self.suspects.extend(news.iter().cloned());
+        }
+        Ok(news.iter().any(|path| !self.outputs.contains(path)))
+    }
+}
+
+fn escape_glob(text: &str) -> String {
+    text.chars().flat_map(|c| matches!(c, '*' | '?' | '[' | '\\').then_some('\\').into_iter().chain([c])).collect()
+}
+
+impl Engine {
+    /// Runs the build once before anything is compared. False where it failed, which was said.
+    pub(super) async fn first_build(&mut self) -> Result<bool, CommandError> {
+        let Some(build) = self.job.build.clone() else { return Ok(true) };
+        if self.job.options.dry_run {
+            return Ok(true);
+        }
+        let files = self.job.mappings.iter().filter_map(|m| match &m.source {
+            Source::File { path, .. } => Some(path.clone()),
+            Source::Tree(_) => None,
+        });
+        let outputs: Vec<_> = files.collect();
+        self.reporter.event(&Event::Building { command: build.words() });
+        if self.job.once {
+            return self.build_once(&build).await;
+        }
+        let (excludes, project) = (self.job.excludes.clone(), self.job.project.clone());
+        let mut builds = block_in_place(|| Builds::open(build, &project, &outputs, &excludes))?;
+        builds.start(Instant::now());
+        self.builds = Some(builds);
+        loop {
+            match next(&mut self.builds).await {
+                News::Line(line) => self.reporter.build_line(&line),
+                News::Over(result) => return Ok(self.build_over(result)),
+                News::Sources(_) => {}
+            }
+        }
+    }
+
+    async fn build_once(&mut self, build: &Build) -> Result<bool, CommandError> {
+        let (tx, mut lines) = mpsc::channel(LINES);
+        let since = Instant::now();
+        let mut run = std::pin::pin!(build.run(tx));
+        let mut kept = Vec::new();
+        let result = loop {
+            tokio::select! {
+                biased;
+                Some(line) = lines.recv() => kept.push(line),
+                result = &mut run => break result,
+            }
+        };
+        while let Ok(line) = lines.try_recv() {
+            kept.push(line);
+        }
+        kept.iter().for_each(|line| self.reporter.build_line(line));
+        Ok(self.say_built(since, result))
+    }
+
+    fn say_built(&mut self, since: Instant, result: Result<(), BuildError>) -> bool {
+        match result {
+            Ok(()) => {
+                self.reporter.event(&Event::Built { ms: ms(since.elapsed()) });
+                true
+            }
+            Err(error) => {
+                self.reporter.build_failed();
+                let command = self.job.build.as_ref().map(Build::words).unwrap_or_default();
+                let source = std::error::Error::source(&error).map(|s| format!(": {s}")).unwrap_or_default();
+                self.reporter.event(&Event::BuildFailed { command, cause: format!("{error}{source}") });
+                false
+            }
+        }
+    }
+
+    /// The build ended: says how; true where its result may be sent.
+    fn build_over(&mut self, result: Result<(), BuildError>) -> bool {
+        let Some(builds) = &mut self.builds else { return false };
+        let Some(mut running) = builds.running.take() else { return false };
+        let mut rest = Vec::new();
+        while let Ok(line) = running.lines.try_recv() {
+            rest.push(line);
+        }
+        builds.failed = result.is_err();
+        let since = running.since;
+        drop(running);
+        rest.iter().for_each(|line| self.reporter.build_line(line));
+        self.say_built(since, result)
+    }
+
+    pub(super) async fn on_build(&mut self, news: News) -> Result<(), CommandError> {
+        match news {
+            News::Line(line) => self.reporter.build_line(&line),
+            News::Sources(None) => return Err(CommandError::new("the sources are not watched any more")),
+            News::Sources(Some(change)) => {
+                let Some(builds) = &mut self.builds else { return Ok(()) };
+                if builds.take(&change)? {
+                    builds.start(change.first_event);
+                    let command = builds.build.words();
+                    self.reporter.event(&Event::Building { command });
+                }
+            }
+            News::Over(result) => {
+                let running = self.builds.as_ref().and_then(|b| b.running.as_ref());
+                let first_event = running.map_or_else(Instant::now, |r| r.first_event);
+                if self.build_over(result) {
+                    if let Some(builds) = &mut self.builds {
+                        builds.suspects.clear();
+                    }
+                    self.after_build(first_event).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at everything that may have come of the build, and at what waited for it.
+    async fn after_build(&mut self, first_event: Instant) -> Result<(), CommandError> {
+        self.held_back.clear();
+        let all = (0..self.roots.len()).map(|index| (index, Change { first_event, ..pace::everything() }));
+        let all: BTreeMap<_, _> = all.collect();
+        self.save(all).await
+    }
+
+    /// Whether a root's change belongs to sources that are built first. Nothing is sent while a build runs or
+    /// after one that failed.
+    pub(super) fn waits_for_build(&self, index: usize, change: &Change) -> bool {
+        let Some(builds) = &self.builds else { return false };
+        if builds.running.is_some() || builds.failed {
+            return true;
+        }
+        let root = &self.roots[index];
+        change.rescan.is_some() || change.paths.iter().any(|path| is_source(builds, root, path))
+    }
+}
+
+/// True for a file that counts as a source of the project, and that no build made.
+fn is_source(builds: &Builds, root: &Root, path: &RelPath) -> bool {
+    match platform::relative(builds.scanner.root(), &root.absolute(path)) {
+        Ok(Some(path)) => {
+            !builds.outputs.contains(&path) && !builds.scanner.rules().verdict(&path, false).is_hidden()
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_no_pattern() {
+        assert_eq!(escape_glob("a[1]*.so"), "a\\[1]\\*.so");
+    }
+}

@@ -1,0 +1,364 @@
+//! The first sync of a session: trees compared by their digests, the place checked, what differs sent.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use devsync_protocol::digest::Digest;
+use devsync_protocol::message::{Place, Reply, Request, Wanted};
+use devsync_protocol::path::RelPath;
+use devsync_protocol::tree::{Node, root_digest};
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::task::block_in_place;
+
+use super::root::{Needs, Root, Work};
+use super::{End, Engine, hops};
+use crate::elf;
+use crate::error::CommandError;
+use crate::local::{Guard, GuardVerdict, Skipped};
+use crate::mapping::Source;
+use crate::report::{Event, count};
+use crate::session::{Call, SessionError};
+
+/// Entries in one part of a comparison.
+const PART: usize = 2000;
+/// Files by which a place is searched for.
+const SEARCH_BY: usize = 100;
+
+impl Engine {
+    /// Compares and sends what differs. `Some`: there is nothing more to do.
+    pub(super) async fn first_sync(&mut self) -> Result<Option<End>, CommandError> {
+        let began = Instant::now();
+        let wire = self.handle.sent() + self.handle.received();
+        let mut skipped = self.open_roots().await?;
+        if self.job.guessed {
+            self.check_place(&mut skipped).await?;
+        }
+        let mut works = Vec::new();
+        for index in 0..self.roots.len() {
+            works.push(self.compare(index, &skipped[index]).await?);
+        }
+        if self.job.options.dry_run {
+            self.show(&works);
+            return Ok(Some(End::Shown));
+        }
+        self.check_executable(&works).await?;
+        let asked: Vec<RelPath> = works.iter().flat_map(Work::paths).cloned().collect();
+        self.sender.progress = self.progress(&works);
+        let sent = self.sender.send(&mut self.roots, works).await;
+        if let Some(progress) = self.sender.progress.take() {
+            progress.finish_and_clear();
+        }
+        let mut outcome = sent?;
+        self.after_batch(&outcome);
+        self.copy_bases();
+        let total = began.elapsed();
+        outcome.times.read = total.saturating_sub(outcome.times.delta + outcome.times.wire + outcome.times.write);
+        let hops = hops(&outcome, std::time::Duration::ZERO, total);
+        let restarts = self.restarts.ask(&asked, outcome.batch, began, hops);
+        let wire_bytes = self.handle.sent() + self.handle.received() - wire;
+        self.drain_events()?;
+        self.say_synced(outcome, hops, wire_bytes, true, restarts);
+        Ok(None)
+    }
+
+    /// Opens, watches and scans every mapping.
+    async fn open_roots(&mut self) -> Result<Vec<Vec<Skipped>>, CommandError> {
+        let mut all_skipped = Vec::new();
+        for mapping in self.job.mappings.clone() {
+            let id = self.next_root;
+            self.next_root += 1;
+            let mut root = Root::open(id, mapping, &self.job.excludes, &self.job.project)?;
+            // `/` is only looked at where nobody said that it is the place: the search will find another one.
+            let looks_only = self.job.guessed && matches!(&root.mapping.place, Place::At(p) if p.is_root());
+            if !looks_only {
+                self.open_in_pod(&mut root).await?;
+            }
+            if !self.job.once && !self.job.options.dry_run {
+                block_in_place(|| root.watch())?;
+            }
+            let skipped = block_in_place(|| root.scan())?;
+            for skipped in &skipped {
+                let (path, cause) = (devsync_protocol::path::display(&skipped.path), skipped.why.to_string());
+                self.reporter.event(&Event::Skipped { path, cause });
+            }
+            self.roots.push(root);
+            all_skipped.push(skipped);
+        }
+        Ok(all_skipped)
+    }
+
+    async fn open_in_pod(&mut self, root: &mut Root) -> Result<(), CommandError> {
+        let options = root.options(&self.job.options);
+        let open = Request::Open { root: root.id, place: root.mapping.place.clone(), options };
+        match self.handle.call(Call::Open, &open).await? {
+            Reply::Opened { path, notes, .. } => {
+                for text in notes {
+                    self.reporter.event(&Event::Note { text, hint: None });
+                }
+                root.place = Some(path);
+                Ok(())
+            }
+            _ => Err(SessionError::Unexpected { call: "open", reply: "something else" }.into()),
+        }
+    }
+
+    /// What the pod needs of one root: nothing where the digests are equal, which is known after one trip.
+    async fn compare(&mut self, index: usize, skipped: &[Skipped]) -> Result<Work, CommandError> {
+        let root = &mut self.roots[index];
+        let tree = root.tree_for_pod();
+        let dirs = tree.dir_digests();
+        let mut outgoing = self.handle.outgoing().await;
+        let mut answers = outgoing.expect(Call::Compare);
+        let digest = root_digest(&dirs);
+        let parts = dirs.chunks(PART).count();
+        for (part, dirs) in dirs.chunks(PART).enumerate() {
+            let last = part + 1 == parts;
+            outgoing.push(&Request::Compare { root: root.id, tree: digest, dirs: dirs.to_vec(), last }).await?;
+        }
+        outgoing.flush().await?;
+        drop(outgoing);
+        let (mut differing, mut gone) = (Vec::new(), false);
+        loop {
+            let Reply::Compared { differing: more, gone: any, last, .. } = answers.next().await? else { break };
+            differing.extend(more);
+            gone |= any;
+            if last {
+                break;
+            }
+        }
+        if differing.is_empty() && !gone && !root.options(&self.job.options).delete {
+            root.hold_all();
+            return Ok(Work::default());
+        }
+        let entries = root.manifest(&tree, &dirs, &differing);
+        let needs = self.needs(index, &entries).await?;
+        self.take_needs(index, needs, skipped).await
+    }
+
+    async fn needs(
+        &self,
+        index: usize,
+        entries: &[devsync_protocol::tree::Entry],
+    ) -> Result<Needs, CommandError> {
+        let id = self.roots[index].id;
+        let mut outgoing = self.handle.outgoing().await;
+        let mut answers = outgoing.expect(Call::Manifest);
+        let parts = entries.chunks(PART).count().max(1);
+        for part in 0..parts {
+            let entries = entries.chunks(PART).nth(part).unwrap_or_default().to_vec();
+            outgoing.push(&Request::Manifest { root: id, entries, last: part + 1 == parts }).await?;
+        }
+        outgoing.flush().await?;
+        drop(outgoing);
+        let mut all = Needs::default();
+        loop {
+            let Reply::Needs { needs, deletes, extras, conflicts, last, .. } = answers.next().await? else {
+                return Ok(all);
+            };
+            all.needs.extend(needs);
+            all.deletes.extend(deletes);
+            all.extras.extend(extras);
+            all.conflicts.extend(conflicts);
+            if last {
+                return Ok(all);
+            }
+        }
+    }
+
+    async fn take_needs(&mut self, index: usize, mut needs: Needs, skipped: &[Skipped]) -> Result<Work, CommandError> {
+        let root = &mut self.roots[index];
+        let (deletes, extras) = (std::mem::take(&mut needs.deletes), std::mem::take(&mut needs.extras));
+        let extras = if root.options(&self.job.options).delete { extras } else { Vec::new() };
+        let conflicts = needs.conflicts.clone();
+        let mut work = root.take_needs(needs, self.job.options.overwrite);
+        work.deleted = root.may_delete([deletes, extras].concat(), skipped);
+        let of = root.held.len() + work.changed.len() + work.deleted.len();
+        let guard = Guard { accept_deletes: self.job.yes };
+        let (dir, shown) = (super::root::show(&root.dir), conflicts.iter().map(|p| root.shown(&root.to_laptop(p))));
+        let shown: Vec<_> = shown.collect();
+        for path in shown {
+            self.reporter.event(&Event::Conflict { path });
+        }
+        if let GuardVerdict::Ask { deletes, of } = guard.judge(work.deleted.len(), of)
+            && !self.job.options.dry_run
+        {
+            self.confirm_deletes(&dir, deletes, of).await?;
+        }
+        Ok(work)
+    }
+
+    /// A place that nobody named must hold some of these files; else the pod is searched for the one that does.
+    async fn check_place(&mut self, skipped: &mut [Vec<Skipped>]) -> Result<(), CommandError> {
+        let Some(root) = self.roots.first() else { return Ok(()) };
+        if root.is_file() || root.known.0.values().all(Node::is_dir) {
+            return Ok(());
+        }
+        if root.place.is_some() {
+            let work = self.compare(0, &skipped[0]).await?;
+            let root = &self.roots[0];
+            let is_file = |node: &&Node| !node.is_dir();
+            let there = root.held.values().filter(is_file).count() + root.signatures.len();
+            // What differs is there too; where there is nothing at all nothing fits.
+            if there > 0 || work.is_empty() {
+                return Ok(());
+            }
+        }
+        self.move_to_found_place().await
+    }
+
+    async fn move_to_found_place(&mut self) -> Result<(), CommandError> {
+        let here = crate::dirs::near(&self.roots[0].dir);
+        let files = self.search_files();
+        let places = match self.handle.call(Call::Search, &Request::Search { files }).await? {
+            Reply::Found { places } => places,
+            _ => Vec::new(),
+        };
+        let best = places.iter().filter(|p| !p.dir.is_root()).max_by_key(|p| (p.same, p.names));
+        let cwd = self.job.app.cwd.as_ref().map_or_else(|| "not known".to_owned(), ToString::to_string);
+        let Some(best) = best.filter(|p| p.names > 0) else {
+            return Err(CommandError::usage(format!("nothing in {here} matches what the app has"))
+                .cause(format!("its working directory is {cwd}, and no directory in its root holds these files"))
+                .hint("say what goes where: --sync .:/path/in/the/pod"));
+        };
+        let fits = format!("{} has {} of these files ({} the same)", best.dir, best.names, best.same);
+        let place = best.dir.clone();
+        if !self.job.yes {
+            let question = format!("nothing here matches {cwd}, but {fits}. Sync {here} → {place}?");
+            match crate::ask::confirm(&question).await {
+                Some(true) => {}
+                Some(false) => return Err(CommandError::new("ended without syncing anything")),
+                None => {
+                    return Err(CommandError::usage(format!("nothing in {here} matches what lies in {cwd}"))
+                        .cause(fits)
+                        .hint(format!("if that is the place: --sync .:{place}")));
+                }
+            }
+        }
+        let id = self.next_root;
+        self.next_root += 1;
+        let root = &mut self.roots[0];
+        root.id = id;
+        root.mapping.place = Place::At(place);
+        root.signatures.clear();
+        root.conflicts.clear();
+        let mapping = root.mapping.clone();
+        let mut root = self.roots.remove(0);
+        self.open_in_pod(&mut root).await?;
+        self.roots.insert(0, root);
+        if let Some(first) = self.job.mappings.first_mut() {
+            *first = mapping;
+        }
+        let text = self.places().iter().map(|p| format!("{} → {}", p.from, p.to)).collect::<Vec<_>>().join(", ");
+        self.reporter.event(&Event::Note { text: format!("syncing {text}"), hint: None });
+        Ok(())
+    }
+
+    /// Files that tell a place: the larger ones first, since small ones (an empty `__init__.py`) are everywhere.
+    fn search_files(&self) -> Vec<Wanted> {
+        let files = self.roots[0].known.0.iter().filter_map(|(path, node)| match node {
+            Node::File { size, digest, .. } => Some((*size, path, *digest)),
+            _ => None,
+        });
+        let mut files: Vec<(u64, &RelPath, Digest)> = files.collect();
+        files.sort_by_key(|(size, path, _)| (std::cmp::Reverse((*size).min(1000)), path.len()));
+        let wanted = |(_, path, digest): (u64, &RelPath, Digest)| Wanted { path: path.clone(), digest };
+        files.into_iter().take(SEARCH_BY).map(wanted).collect()
+    }
+
+    /// An executable that could not run where the app runs is refused before anything is sent.
+    pub(super) async fn check_executable(&mut self, works: &[Work]) -> Result<(), CommandError> {
+        for (root, work) in self.roots.iter().zip(works) {
+            let Source::File { path, name } = &root.mapping.source else { continue };
+            let (Some(place), Some(exe), false) = (&root.place, &self.job.app.exe, work.changed.is_empty()) else {
+                continue;
+            };
+            let Ok(full) = place.join(name) else { continue };
+            if full == *exe {
+                refuse_unrunnable(&self.handle, path, &full, &self.job.app.machine).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, works: &[Work]) {
+        for (root, work) in self.roots.iter().zip(works) {
+            for (path, node) in &work.changed {
+                let change = match (root.held.get(path), node) {
+                    (Some(_), _) => "change the mode of",
+                    (None, Node::Dir { .. }) => "make",
+                    _ if root.signatures.contains_key(path) => "update",
+                    _ => "add",
+                };
+                self.reporter.event(&Event::WouldSync { path: root.shown(path), change });
+            }
+            for path in &work.deleted {
+                self.reporter.event(&Event::WouldSync { path: root.shown(path), change: "delete" });
+            }
+        }
+        let n: usize = works.iter().map(|w| w.changed.len() + w.deleted.len()).sum();
+        let reason = format!("{} would be changed; nothing was written", count(n, "entry"));
+        self.reporter.event(&Event::Ended { reason });
+    }
+
+    fn progress(&self, works: &[Work]) -> Option<ProgressBar> {
+        let sizes = works.iter().flat_map(|w| w.changed.values()).map(|node| match node {
+            Node::File { size, .. } => *size,
+            _ => 0,
+        });
+        let total: u64 = sizes.sum();
+        if !self.reporter.shows_progress() || total < 1_000_000 {
+            return None;
+        }
+        let template = "{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        Some(ProgressBar::new(total).with_style(style))
+    }
+
+    /// Keeps copies of the larger files that the pod has now, for the deltas of later saves.
+    fn copy_bases(&self) {
+        if self.job.once {
+            return;
+        }
+        let mut wanted = Vec::new();
+        for root in &self.roots {
+            for (path, node) in &root.held {
+                if let Node::File { size, digest, .. } = node
+                    && super::base::Bases::wants(*size)
+                {
+                    wanted.push((root.absolute(path), *digest));
+                }
+            }
+        }
+        let bases = self.sender.bases.clone();
+        tokio::task::spawn_blocking(move || {
+            for (path, digest) in wanted {
+                if !bases.has(&digest)
+                    && let Ok(bytes) = std::fs::read(&path)
+                    && Digest::of(&bytes) == digest
+                {
+                    bases.put(&digest, &bytes);
+                }
+            }
+        });
+    }
+}
+
+/// Refuses an ELF file whose machine, loader or libraries the app's root does not have.
+async fn refuse_unrunnable(
+    handle: &crate::session::Handle,
+    file: &std::path::Path,
+    place: &devsync_protocol::path::PodPath,
+    machine: &str,
+) -> Result<(), CommandError> {
+    let Some(needs) = elf::look(file).map_err(CommandError::of)? else { return Ok(()) };
+    let questions = needs.questions(place);
+    let found = match handle.call(Call::Exists, &Request::Exists { paths: questions.clone() }).await? {
+        Reply::Exists { found } => found,
+        _ => Vec::new(),
+    };
+    let answers: BTreeMap<_, _> = questions.into_iter().zip(found).collect();
+    match needs.lacks(place, machine, |path| answers.get(path).copied().unwrap_or(false)) {
+        Some(lack) => Err(lack.refusal(file, machine)),
+        None => Ok(()),
+    }
+}

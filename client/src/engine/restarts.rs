@@ -1,0 +1,183 @@
+//! Restarts of an attach: asked for by saves, sent when the files are quiet, a newer one in an older one's place.
+
+use std::time::{Duration, Instant};
+
+use devsync_protocol::message::{BatchId, Request};
+use devsync_protocol::path::{RelPath, display};
+use devsync_protocol::restart::{RestartFailure, RestartMode, RestartReport};
+
+use crate::error::CommandError;
+use crate::report::{Event, Hops, Reporter, Restarted, ms};
+use crate::rule::RestartRules;
+use crate::session::{self, Handle, SessionError};
+
+pub(super) struct Restarts {
+    rules: RestartRules,
+    grace: Duration,
+    app: String,
+    /// Asked for and not sent yet.
+    due: Option<Due>,
+    /// Sent and not over yet.
+    running: Option<Running>,
+    seq: u32,
+    /// How the last one failed.
+    failure: Option<RestartFailure>,
+}
+
+struct Due {
+    mode: RestartMode,
+    after: Option<BatchId>,
+    since: Instant,
+    hops: Hops,
+}
+
+struct Running {
+    seq: u32,
+    since: Instant,
+    hops: Hops,
+    /// Who waits for it beside the user.
+    then: Option<tokio::sync::oneshot::Sender<Result<String, CommandError>>>,
+    words: String,
+}
+
+impl Restarts {
+    pub(super) fn new(rules: RestartRules, grace: Duration, app: String) -> Self {
+        Self { rules, grace, app, due: None, running: None, seq: 0, failure: None }
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.due.is_some()
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    pub(super) fn mode(&self) -> &RestartMode {
+        self.rules.otherwise()
+    }
+
+    /// A batch that changed `paths` was committed. True where a restart follows.
+    pub(super) fn ask(&mut self, paths: &[RelPath], batch: Option<BatchId>, since: Instant, hops: Hops) -> bool {
+        let mode = self.rules.for_batch(paths);
+        if batch.is_none() {
+            return self.due.is_some();
+        }
+        match (&mut self.due, mode) {
+            (None, RestartMode::None) => return false,
+            (Some(due), RestartMode::None) => due.after = batch,
+            // An older one that waits was for an older save: the newer one does for both.
+            (due, mode) => *due = Some(Due { mode, after: batch, since, hops }),
+        }
+        true
+    }
+
+    /// Sends what is due; an older one that still runs is superseded.
+    pub(super) async fn send(&mut self, handle: &Handle) -> Result<(), SessionError> {
+        let Some(Due { mode, after, since, hops }) = self.due.take() else { return Ok(()) };
+        self.push(handle, mode, self.grace, after).await?;
+        self.running = Some(Running { seq: self.seq, since, hops, then: None, words: String::new() });
+        Ok(())
+    }
+
+    /// One by hand; `then` hears how it went.
+    pub(super) async fn by_hand(
+        &mut self,
+        handle: &Handle,
+        mode: Option<RestartMode>,
+        grace: Option<Duration>,
+        then: tokio::sync::oneshot::Sender<Result<String, CommandError>>,
+    ) -> Result<(), SessionError> {
+        let by_rule = self.rules.otherwise().clone();
+        // Who asks for a restart wants one, also of an app that needs none after a save.
+        let by_rule = if by_rule == RestartMode::None { RestartMode::Auto } else { by_rule };
+        self.push(handle, mode.unwrap_or(by_rule), grace.unwrap_or(self.grace), None).await?;
+        let (since, words) = (Instant::now(), String::new());
+        self.running = Some(Running { seq: self.seq, since, hops: Hops::default(), then: Some(then), words });
+        Ok(())
+    }
+
+    async fn push(
+        &mut self,
+        handle: &Handle,
+        mode: RestartMode,
+        grace: Duration,
+        after: Option<BatchId>,
+    ) -> Result<(), SessionError> {
+        self.seq += 1;
+        self.failure = None;
+        let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
+        let mut outgoing = handle.outgoing().await;
+        outgoing.push(&Request::Restart { seq: self.seq, after, mode, grace_ms }).await?;
+        outgoing.flush().await
+    }
+
+    pub(super) fn on_event(&mut self, event: session::Event, reporter: &mut Reporter) {
+        match event {
+            session::Event::Restarted { seq, report } => self.restarted(seq, report, reporter),
+            session::Event::RestartFailed { seq, failure } => self.failed(seq, failure, reporter),
+            session::Event::Ready { seq, report } => {
+                let Some(mut running) = self.running.take_if(|r| r.seq == seq) else { return };
+                running.hops.ready = Some(report.micros as f64 / 1000.0);
+                running.hops.total = ms(running.since.elapsed());
+                let (ports, missing) = (report.ports, report.missing);
+                let event = Event::Ready { ports, missing, ms: running.hops };
+                if let Some(then) = running.then.take() {
+                    let words = crate::report::ready_words(&event).map(|w| format!(" · {w}"));
+                    let _ = then.send(Ok(format!("{}{}", running.words, words.unwrap_or_default())));
+                }
+                reporter.event(&event);
+            }
+            session::Event::Crashed { cause, output } => {
+                let output = display(&output);
+                let text = if output.is_empty() { cause } else { format!("{cause}\nits last output: {output}") };
+                let hint = "the container is kept: the next save or `devsync restart` starts the app again";
+                reporter.event(&Event::Note { text, hint: Some(hint.to_owned()) });
+            }
+            session::Event::Ended(_) => {}
+        }
+    }
+
+    fn restarted(&mut self, seq: u32, report: RestartReport, reporter: &mut Reporter) {
+        let Some(running) = self.running.as_mut().filter(|r| r.seq == seq) else { return };
+        running.hops.restart = Some(report.micros as f64 / 1000.0);
+        running.hops.total = ms(running.since.elapsed());
+        let RestartReport { mode, old_pid, new_pid, count, .. } = report;
+        let no_wait = mode == RestartMode::None;
+        let app = self.app.clone();
+        let event = Restarted { app, mode, old_pid, new_pid, count, ms: running.hops };
+        running.words = crate::report::restarted_words(&event);
+        reporter.event(&Event::Restarted(event));
+        if no_wait {
+            // Nothing was restarted, so nothing becomes ready.
+            reporter.end_line();
+            if let Some(mut running) = self.running.take()
+                && let Some(then) = running.then.take()
+            {
+                let _ = then.send(Ok(running.words));
+            }
+        }
+    }
+
+    fn failed(&mut self, seq: u32, failure: RestartFailure, reporter: &mut Reporter) {
+        let Some(mut running) = self.running.take_if(|r| r.seq == seq) else { return };
+        self.failure = Some(failure.clone());
+        if let Some(then) = running.then.take() {
+            let _ = then.send(Err(error(failure.clone())));
+        }
+        let RestartFailure { what, cause, hint, app } = failure;
+        reporter.event(&Event::RestartFailed { what, cause, hint, app: app.to_string(), state: Some(app) });
+    }
+
+    /// How the last restart failed, for who ends with it.
+    pub(super) fn take_failure(&mut self) -> Option<CommandError> {
+        self.failure.take().map(error)
+    }
+}
+
+fn error(failure: RestartFailure) -> CommandError {
+    let RestartFailure { what, cause, hint, app } = failure;
+    CommandError::new(format!("the app was not restarted ({app})"))
+        .cause(format!("{what}: {cause}"))
+        .hint_opt(Some(hint).filter(|h| !h.is_empty()))
+}
