@@ -128,8 +128,10 @@ impl Connection {
         if self.login.is_some() && timeout(limit, self.channels.wait()).await.is_ok() {
             let farewell = handle.disconnect(Disconnect::ByApplication, "the agent ends".into(), "en".into());
             let _ = timeout(FAREWELL, farewell).await;
-            // A polite client closes its side now.
-            let _ = timeout(FAREWELL, &mut *running).await;
+            // A polite client closes its side now. What has ended must not be waited for again.
+            if timeout(FAREWELL, &mut *running).await.is_ok() {
+                return;
+            }
         }
         cutter.cut();
         let _ = timeout(limit, &mut *running).await;
