@@ -15,6 +15,7 @@ mod key_options;
 mod lobby;
 mod outbox;
 mod socket;
+mod throttle;
 
 use std::fmt;
 use std::io::{Read, Write};
