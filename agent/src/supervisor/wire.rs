@@ -163,6 +163,7 @@ pub fn decode<M: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<Option<
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
