@@ -44,13 +44,14 @@ fn play(steps: &str, program: &[&str]) -> String {
     run.read("out")
 }
 
+/// Its handlers write without print, which must not be entered twice.
 const APP: &str = "
 import os, signal, sys, time
 def stop(number, frame):
-    print('INTERRUPTED', flush=True)
+    os.write(1, b'INTERRUPTED\\n')
     sys.exit(int(sys.argv[1]))
 signal.signal(signal.SIGINT, stop)
-signal.signal(signal.SIGCONT, lambda *a: print('CONTINUED', flush=True))
+signal.signal(signal.SIGCONT, lambda *a: os.write(1, b'CONTINUED\\n'))
 print('FOREGROUND', os.tcgetpgrp(0) == os.getpgrp() == os.getpid(), os.isatty(1), flush=True)
 while True:
     time.sleep(1000)
