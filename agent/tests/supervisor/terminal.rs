@@ -4,12 +4,16 @@ use std::process::{Command, Stdio};
 
 use crate::harness::{BINARY, Run, python};
 
-/// Runs argv[2:] as the session leader of a new terminal; steps in argv[1]: `text -> bytes` sends bytes when text was seen.
+/// Runs argv[2:] as the session leader of a new terminal; steps in argv[1]: `text -> bytes` sends bytes when text was seen. NOFLSH: the kernel else
+/// drops what is written just after Ctrl-C and Ctrl-Z, for it signals first and flushes then.
 const TERMINAL: &str = r"
-import os, pty, select, sys, time
+import os, pty, select, sys, termios, time
 steps = [step.split(' -> ') for step in sys.argv[1].splitlines()]
 pid, fd = pty.fork()
 if pid == 0:
+    modes = termios.tcgetattr(0)
+    modes[3] |= termios.NOFLSH
+    termios.tcsetattr(0, termios.TCSANOW, modes)
     os.execv(sys.argv[2], sys.argv[2:])
 seen, until = b'', time.time() + 60
 while time.time() < until:
