@@ -57,8 +57,9 @@ def stop(number, frame):
 signal.signal(signal.SIGINT, stop)
 signal.signal(signal.SIGCONT, lambda *a: os.write(1, b'CONTINUED\\n'))
 print('FOREGROUND', os.tcgetpgrp(0) == os.getpgrp() == os.getpid(), os.isatty(1), flush=True)
+# A signal that comes just before a sleep begins is handled only after it.
 while True:
-    time.sleep(1000)
+    time.sleep(0.02)
 ";
 
 #[test]
