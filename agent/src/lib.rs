@@ -2,6 +2,7 @@
 //! devsync-run, the supervisor that an app may be started under.
 #![cfg(target_os = "linux")]
 
+pub mod cli;
 pub mod restart;
 pub mod session;
 pub mod ssh;

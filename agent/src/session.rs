@@ -17,7 +17,7 @@ use crate::target::find::Query;
 use requests::Session;
 use wire::{Inbox, Outbox};
 
-use crate::sync::stage::chain;
+pub(crate) use crate::sync::stage::chain;
 pub use wire::WireError;
 
 /// What a session needs to know beforehand.

@@ -9,6 +9,7 @@ pub mod dumpable;
 pub mod ids;
 pub mod launch;
 pub mod listeners;
+pub mod mountpoint;
 pub mod openat2;
 pub mod pidfd;
 pub mod proc;

@@ -3,10 +3,12 @@
 
 pub mod access;
 pub mod error;
+pub mod find;
 pub mod identity;
 pub mod metadata;
 pub mod parent;
 pub mod path;
+pub mod report;
 pub mod root;
 pub mod shown;
 pub mod temp;

@@ -22,9 +22,15 @@ pub enum Step {
     /// `len` bytes of the base from `offset`.
     Copy { offset: u64, len: u64 },
     /// These bytes.
-    Data(Vec<u8>),
+    Data(#[serde(with = "crate::bytes")] Vec<u8>),
     /// `size` bytes, compressed by zstd with `len` bytes of the base from `offset` as its prefix.
-    Patch { offset: u64, len: u32, size: u32, data: Vec<u8> },
+    Patch {
+        offset: u64,
+        len: u32,
+        size: u32,
+        #[serde(with = "crate::bytes")]
+        data: Vec<u8>,
+    },
 }
 
 impl Step {

@@ -106,6 +106,8 @@ impl Decoder {
     }
 
     /// The next message, or `None` until more bytes are fed. After an error the stream is lost.
+    // Not an iterator: the caller names the type of each message.
+    #[allow(clippy::should_implement_trait)]
     pub fn next<M: DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
         if self.read == self.frame.len() && !self.next_frame()? {
             return Ok(None);

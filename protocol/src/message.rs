@@ -139,7 +139,7 @@ impl Op {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {
     /// All of it, at most [`INLINE`] bytes.
-    Inline(Vec<u8>),
+    Inline(#[serde(with = "crate::bytes")] Vec<u8>),
     /// As [`Request::Steps`]; `base` is the digest of the pod's version that copies and patches refer to.
     Follows { base: Option<Digest> },
 }
@@ -203,7 +203,7 @@ pub enum Reply {
         last: bool,
     },
     PullEntry(Entry),
-    PullData(Vec<u8>),
+    PullData(#[serde(with = "crate::bytes")] Vec<u8>),
     PullEnd {
         skipped: Vec<String>,
     },

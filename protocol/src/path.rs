@@ -81,7 +81,7 @@ fn check_components(bytes: &[u8], rest: &[u8]) -> Result<(), PathError> {
 /// at most [`MAX_PATH`] bytes. Any other byte is allowed, invalid UTF-8 and newlines too.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
-pub struct RelPath(Vec<u8>);
+pub struct RelPath(#[serde(serialize_with = "crate::bytes::serialize")] Vec<u8>);
 
 impl RelPath {
     /// Checks `bytes`; see [`PathError`] for what is refused.
@@ -128,7 +128,7 @@ impl RelPath {
 
 impl<'de> Deserialize<'de> for RelPath {
     fn deserialize<D: serde::Deserializer<'de>>(de: D) -> Result<Self, D::Error> {
-        Self::new(Vec::<u8>::deserialize(de)?).map_err(serde::de::Error::custom)
+        Self::new(crate::bytes::deserialize(de)?).map_err(serde::de::Error::custom)
     }
 }
 
@@ -154,7 +154,7 @@ impl fmt::Debug for RelPath {
 /// An absolute path in the app's root: `/`, or `/` and names as in [`RelPath`].
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
-pub struct PodPath(Vec<u8>);
+pub struct PodPath(#[serde(serialize_with = "crate::bytes::serialize")] Vec<u8>);
 
 impl PodPath {
     /// Checks `bytes`; a trailing slash is taken off.
@@ -200,7 +200,7 @@ impl PodPath {
 
 impl<'de> Deserialize<'de> for PodPath {
     fn deserialize<D: serde::Deserializer<'de>>(de: D) -> Result<Self, D::Error> {
-        Self::new(Vec::<u8>::deserialize(de)?).map_err(serde::de::Error::custom)
+        Self::new(crate::bytes::deserialize(de)?).map_err(serde::de::Error::custom)
     }
 }
 

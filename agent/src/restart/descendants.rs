@@ -1,7 +1,7 @@
 //! The processes that a program started and left behind when it was replaced: workers, helpers. Ends them, so that
 //! they neither keep its ports nor work on. Only those of the same mount namespace: no shell, no other container.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -16,42 +16,33 @@ const KILL_TIME: Duration = Duration::from_millis(2000);
 /// The processes below `pid` in its mount namespace that are alive.
 pub fn of(pid: i32) -> Vec<i32> {
     let Ok(namespace) = proc_task::mount_namespace(pid) else { return Vec::new() };
-    let same = |child: &i32| proc_task::mount_namespace(*child).is_ok_and(|theirs| theirs == namespace);
-    below(pid, &parents()).into_iter().filter(same).collect()
+    let alive = |pid: &i32| proc_task::status(*pid).is_ok_and(|status| !"ZX".contains(status.state));
+    let same = |pid: &i32| proc_task::mount_namespace(*pid).is_ok_and(|theirs| theirs == namespace);
+    let found = below(pid, |pid| proc_task::children(pid).unwrap_or_default());
+    found.into_iter().filter(|pid| alive(pid) && same(pid)).collect()
 }
 
-/// Every process's parent, the dead ones left out.
-fn parents() -> BTreeMap<i32, i32> {
-    let alive = |pid: i32| proc_task::status(pid).ok().filter(|status| !"ZX".contains(status.state));
-    let processes = proc_task::processes().unwrap_or_default();
-    processes.into_iter().filter_map(|pid| Some((pid, alive(pid)?.parent))).collect()
-}
-
-fn below(top: i32, parents: &BTreeMap<i32, i32>) -> BTreeSet<i32> {
-    let mut found = BTreeSet::from([top]);
-    loop {
-        let before = found.len();
-        found.extend(parents.iter().filter(|(_, parent)| found.contains(parent)).map(|(pid, _)| *pid).collect::<Vec<_>>());
-        if found.len() == before {
-            found.remove(&top);
-            return found;
-        }
+fn below(top: i32, children: impl Fn(i32) -> Vec<i32>) -> BTreeSet<i32> {
+    let (mut found, mut next) = (BTreeSet::new(), vec![top]);
+    while let Some(pid) = next.pop() {
+        next.extend(children(pid).into_iter().filter(|child| found.insert(*child)));
     }
+    found
 }
 
 /// Whether a child of the process is dead and not collected.
 pub(crate) fn has_dead_children(pid: i32) -> bool {
-    let dead = |child: i32| {
-        proc_task::status(child).is_ok_and(|status| status.parent == pid && status.state == 'Z')
-    };
-    proc_task::processes().unwrap_or_default().into_iter().any(dead)
+    let dead = |child: i32| proc_task::status(child).is_ok_and(|status| status.state == 'Z');
+    proc_task::children(pid).unwrap_or_default().into_iter().any(dead)
 }
 
 /// Ends the descendants of a process: SIGTERM, a moment, SIGKILL. Answers how many there were.
 pub fn end(pid: i32) -> u32 {
     // Twice, because one that forked meanwhile leaves a child that the first look did not see.
-    let first = end_all(&of(pid));
-    first + end_all(&of(pid))
+    match end_all(&of(pid)) {
+        0 => 0,
+        first => first + end_all(&of(pid)),
+    }
 }
 
 fn end_all(pids: &[i32]) -> u32 {
@@ -86,8 +77,14 @@ mod tests {
 
     #[test]
     fn grandchildren_count_and_cousins_do_not() {
-        let parents = BTreeMap::from([(2, 1), (3, 2), (4, 3), (5, 1), (6, 5)]);
-        assert_eq!(below(2, &parents), BTreeSet::from([3, 4]));
-        assert_eq!(below(6, &parents), BTreeSet::new());
+        let children = |pid| match pid {
+            1 => vec![2, 5],
+            2 => vec![3],
+            3 => vec![4],
+            5 => vec![6],
+            _ => vec![],
+        };
+        assert_eq!(below(2, children), BTreeSet::from([3, 4]));
+        assert_eq!(below(6, children), BTreeSet::new());
     }
 }

@@ -107,7 +107,9 @@ impl Launcher {
         match run.answer {
             Ok(Answer::Done(done)) => Ok(done),
             Ok(Answer::Failed(failure)) => Err(failure),
-            Ok(other) => Err(failed(&spec, &restart, format!("the helper answered with {other:?}"), AppState::Unknown)),
+            Ok(other) => {
+                Err(failed(&spec, &restart, format!("the helper answered with {other:?}"), AppState::Unknown))
+            }
             Err(error) => {
                 let state = if run.instance.is_some() { AppState::Unknown } else { AppState::Untouched };
                 Err(failed(&spec, &restart, chain(&error), state))

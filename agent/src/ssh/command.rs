@@ -22,9 +22,9 @@ pub struct ServeArgs {
     /// File with the public keys that may log in.
     #[arg(long, value_name = "FILE")]
     pub authorized_keys: PathBuf,
-    /// Directory that keeps the host key; without it a new one is made at each start.
+    /// The agent's own directory: its host key, records and locks; made if it is missing.
     #[arg(long, value_name = "DIR")]
-    pub state: Option<PathBuf>,
+    pub state: PathBuf,
 }
 
 #[derive(Debug, Error)]
@@ -42,7 +42,7 @@ pub enum ServeError {
 /// Runs the server on this thread; blocking.
 pub fn run(args: ServeArgs, session: Arc<SessionFn>) -> Result<(), ServeError> {
     let start = |what| move |source| ServeError::Start { what, source };
-    let host_key = args.state.as_deref().map_or_else(HostKey::ephemeral, HostKey::kept)?;
+    let host_key = HostKey::kept(&args.state)?;
     let keys = AuthorizedKeys::new(args.authorized_keys.clone()).load()?;
     tracing::info!(keys, file = %args.authorized_keys.display(), "authorized keys");
     // Two threads: one connection's ciphers must not hold up another's, and a sidecar has little CPU.

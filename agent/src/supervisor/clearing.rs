@@ -6,20 +6,31 @@ use std::time::{Duration, Instant};
 use super::Supervisor;
 use super::life::{Clearing, End, Phase, Stage, Then};
 use super::wire::Cause;
+use crate::sys::process_tree::PID_LIMIT;
 use crate::sys::{listeners, process_tree, signals};
 
 /// How often the sockets of ended processes are looked at, and for how long.
 pub(super) const PORT_CHECK: Duration = Duration::from_millis(2);
 const PORT_PATIENCE: Duration = Duration::from_secs(1);
+/// Pids asked about in one turn of the loop where /proc shows nothing.
+const SLICE: i32 = 65_536;
+/// PID 1 is nobody's child.
+const FIRST_PID: i32 = 2;
 /// Between two rounds of KILL: a process may have forked while the first one looked.
 const KILL_ROUND: Duration = Duration::from_millis(20);
 /// A process that survives SIGKILL for so long is stuck in the kernel.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
+impl Stage {
+    fn kill(now: Instant) -> Self {
+        Self::Kill { next: now, until: now + KILL_PATIENCE, from: FIRST_PID }
+    }
+}
+
 impl Supervisor {
     /// Begins to end the running app.
     pub(super) fn clear_running(&mut self, then: Then) {
-        let ports = listeners::held_by(&process_tree::descendants(std::process::id() as i32));
+        let ports = listeners::held_by(&process_tree::own_descendants());
         self.begin(Stage::Term { until: Instant::now() + self.config.grace }, then);
         if let Phase::Clearing(clearing) = &mut self.phase {
             clearing.ports = ports;
@@ -31,7 +42,7 @@ impl Supervisor {
     pub(super) fn clear_rest(&mut self, then: Then) {
         let now = Instant::now();
         let stage = match then {
-            Then::Exit(_) => Stage::Kill { next: now, until: now + KILL_PATIENCE },
+            Then::Exit(_) => Stage::kill(now),
             _ => Stage::Term { until: now + self.config.grace },
         };
         self.begin(stage, then);
@@ -40,7 +51,7 @@ impl Supervisor {
     /// Begins to end processes that survived before.
     pub(super) fn clear_survivors(&mut self, then: Then) {
         let now = Instant::now();
-        self.begin(Stage::Kill { next: now, until: now + KILL_PATIENCE }, then);
+        self.begin(Stage::kill(now), then);
     }
 
     fn begin(&mut self, stage: Stage, then: Then) {
@@ -82,7 +93,7 @@ impl Supervisor {
         let stage = match clearing.stage {
             Stage::Term { .. } | Stage::Kill { .. } if gone => Stage::Ports { until: now + PORT_PATIENCE },
             Stage::Term { until } if until <= now || (self.app.is_none() && self.group.is_none()) => {
-                Stage::Kill { next: now, until: now + KILL_PATIENCE }
+                Stage::kill(now)
             }
             stage => stage,
         };
@@ -90,10 +101,10 @@ impl Supervisor {
         match stage {
             Stage::Term { .. } => None,
             Stage::Kill { until, .. } if until <= now => self.give_up(),
-            Stage::Kill { next, until } => {
+            Stage::Kill { next, until, from } => {
                 if next <= now {
-                    clearing.stage = Stage::Kill { next: now + KILL_ROUND, until };
-                    kill_all(self.group);
+                    let (pause, from) = kill_round(self.group, from);
+                    clearing.stage = Stage::Kill { next: now + pause, until, from };
                 }
                 None
             }
@@ -117,7 +128,7 @@ impl Supervisor {
     }
 
     fn give_up(&mut self) -> Option<u8> {
-        let left = process_tree::own_descendants().len().try_into().unwrap_or(u32::MAX);
+        let left = survivors().try_into().unwrap_or(u32::MAX);
         self.end = Some(End { cause: Cause::Stuck { left }, ran: Duration::ZERO });
         if self.ending.is_some()
             || matches!(&self.phase, Phase::Clearing(Clearing { then: Then::Exit(_), .. }))
@@ -134,13 +145,34 @@ impl Supervisor {
     }
 }
 
-/// One round: everything that can be found now. Who forks meanwhile is found by the next round.
-fn kill_all(group: Option<i32>) {
-    for pid in process_tree::own_descendants() {
-        // ESRCH: it ended by itself. EPERM (a set-uid program): the round is repeated, and giving up says how many are left.
-        let _ = signals::send(pid, libc::SIGKILL);
-    }
+/// One round: everything that can be found now, from the pid `from` on where /proc shows nothing. Who forks meanwhile is found by
+/// the next round. When that is due, and where it goes on.
+fn kill_round(group: Option<i32>, from: i32) -> (Duration, i32) {
     if let Some(group) = group {
         let _ = signals::send_group(group, libc::SIGKILL);
+    }
+    let listed = process_tree::own_descendants();
+    if !listed.is_empty() {
+        kill_each(&listed);
+        return (KILL_ROUND, FIRST_PID);
+    }
+    let to = from.saturating_add(SLICE).min(PID_LIMIT);
+    let asked = process_tree::own_children_by_asking(from..to);
+    kill_each(&asked);
+    if asked.is_empty() && to < PID_LIMIT { (Duration::ZERO, to) } else { (KILL_ROUND, FIRST_PID) }
+}
+
+/// ESRCH: it ended by itself. EPERM (a set-uid program): the round is repeated, and giving up says how many are left.
+fn kill_each(pids: &[i32]) {
+    for pid in pids {
+        let _ = signals::send(*pid, libc::SIGKILL);
+    }
+}
+
+/// How many are left: those in /proc, or the direct children where it shows none.
+fn survivors() -> usize {
+    match process_tree::own_descendants().len() {
+        0 => process_tree::own_children_by_asking(FIRST_PID..PID_LIMIT).len(),
+        listed => listed,
     }
 }

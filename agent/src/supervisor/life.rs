@@ -42,8 +42,9 @@ pub(crate) struct Clearing {
 pub(crate) enum Stage {
     /// TERM was sent to the group; KILL comes when the group is empty or at this time.
     Term { until: Instant },
-    /// KILL goes to every descendant again and again until none is left; given up at this time.
-    Kill { next: Instant, until: Instant },
+    /// KILL goes to every descendant again and again until none is left; given up at `until`. `from`: where the search for them
+    /// goes on without /proc.
+    Kill { next: Instant, until: Instant, from: i32 },
     /// All are gone; the kernel may still be closing their sockets (io_uring does so late).
     Ports { until: Instant },
 }

@@ -2,6 +2,7 @@
 //!
 //! A frame is a little-endian u32 length, then a version byte and one postcard message of that length together.
 
+use std::fmt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -107,6 +108,24 @@ pub enum Cause {
     Stuck {
         left: u32,
     },
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Exited { code } => write!(f, "it exited with status {code}"),
+            Cause::Signalled { signal, core } => {
+                let name = nix::sys::signal::Signal::try_from(*signal)
+                    .map_or_else(|_| format!("signal {signal}"), |signal| signal.to_string());
+                write!(f, "it was ended by {name}{}", if *core { ", core dumped" } else { "" })
+            }
+            Cause::NotStarted { program, errno } => {
+                let program = devsync_protocol::path::display(program.as_bytes());
+                write!(f, "{program} cannot be started: {}", nix::errno::Errno::from_raw(*errno).desc())
+            }
+            Cause::Stuck { left } => write!(f, "{left} old processes did not end by SIGKILL"),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

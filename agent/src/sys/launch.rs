@@ -18,8 +18,8 @@ pub enum Target {
 
 /// Starts `argv` in a group of its own and returns its pid; the child is not waited for by this handle.
 ///
-/// The child has every signal at its default, nothing blocked, this process's environment and working directory.
-/// With `terminal` its group is in the foreground before its first instruction. An error is the error of exec(2).
+/// The child has nothing blocked, this process's environment and working directory.
+/// Every signal must be blocked here, and none ignored but SIGPIPE, which becomes the default in the child. With `terminal` its group is in the foreground before its first instruction. An error is the error of exec(2).
 pub fn start(argv: &[OsString], out: Target, err: Target, terminal: Option<RawFd>) -> io::Result<i32> {
     let program = argv.first().ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?;
     let candidates = candidates(program)?;
@@ -37,6 +37,7 @@ pub fn start(argv: &[OsString], out: Target, err: Target, terminal: Option<RawFd
             if let Some(fd) = terminal {
                 take_foreground(fd);
             }
+            unblock_all();
             Err(exec_first(&candidates, pointers.as_ptr().cast()))
         });
     }
@@ -81,20 +82,19 @@ fn exec_first(candidates: &[CString], argv: *const *const libc::c_char) -> io::E
     io::Error::from_raw_os_error(worst)
 }
 
-/// Makes the calling process's group the terminal's foreground group. Runs after fork.
-///
-/// A background process that does so is stopped by SIGTTOU unless it blocks it.
+/// Makes the calling process's group the terminal's foreground group. Runs after fork, with every signal blocked: SIGTTOU would
+/// stop a background process that does so.
 fn take_foreground(fd: RawFd) {
-    // SAFETY: sigset_t is plain data, for which all zeroes is a value; sigemptyset fills it anyway.
-    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the set is a live local variable.
-    unsafe { libc::sigemptyset(&mut set) };
-    // SAFETY: as above, and SIGTTOU is a signal number.
-    unsafe { libc::sigaddset(&mut set, libc::SIGTTOU) };
-    // SAFETY: changes the mask of this thread, which is the only one after fork.
-    unsafe { libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) };
     // SAFETY: takes numbers only; failure (the terminal went away) leaves the group in the background.
     unsafe { libc::tcsetpgrp(fd, libc::getpid()) };
-    // SAFETY: undoes the block above.
-    unsafe { libc::sigprocmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut()) };
+}
+
+/// Runs after fork: exec keeps the mask, and the standard library leaves it as it is.
+fn unblock_all() {
+    // SAFETY: sigset_t is plain data, for which all zeroes is a value; sigemptyset fills it anyway.
+    let mut none: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is a live local variable.
+    unsafe { libc::sigemptyset(&mut none) };
+    // SAFETY: changes the mask of this thread, which is the only one after fork.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut()) };
 }

@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStringExt;
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat, readlinkat};
-use nix::sys::stat::{Mode, fstat, fstatat};
+use nix::sys::stat::{Mode, fstatat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 pub use stat::Stat;
@@ -163,9 +163,13 @@ impl ProcDir {
         numeric_names(dir).map_err(|errno| Self::error(self.pid, "task", errno))
     }
 
-    /// The owner of the directory: root when the process is not dumpable, its effective uid else.
-    pub fn owner(&self) -> Result<u32, ProcError> {
-        fstat(&self.dir).map(|s| s.st_uid).map_err(|e| Self::error(self.pid, "the directory", e))
+    /// Whether its files belong to root, as those of a process do that is not dumpable (proc(5)). It says
+    /// nothing about a process of root.
+    pub fn belongs_to_root(&self) -> Result<bool, ProcError> {
+        // The directory itself always belongs to the effective uid; only what is in it tells.
+        let what = "environ";
+        let found = fstatat(&self.dir, what, AtFlags::AT_SYMLINK_NOFOLLOW);
+        found.map(|s| s.st_uid == 0).map_err(|e| Self::error(self.pid, what, e))
     }
 
     fn link(&self, what: &'static str) -> Result<Vec<u8>, ProcError> {
@@ -280,7 +284,10 @@ mod tests {
         assert!(own.stat().expect("stat").start_time > 0);
         assert!(own.tasks().expect("tasks").contains(&std::process::id()));
         assert_eq!(own.exe().ok(), std::env::current_exe().ok().map(|p| p.into_os_string().into_vec()));
-        assert_ne!(own.namespace(Namespace::Mount).expect("mnt"), own.namespace(Namespace::Pid).expect("pid"));
+        assert_ne!(
+            own.namespace(Namespace::Mount).expect("mnt"),
+            own.namespace(Namespace::Pid).expect("pid")
+        );
     }
 
     #[test]

@@ -12,61 +12,61 @@ use std::path::PathBuf;
 
 /// What of `/proc/PID/status` matters to a restart. Masks have bit N-1 for signal N.
 #[derive(Debug, Clone, Default)]
-pub struct Status {
+pub(crate) struct Status {
     /// The state's letter: `R`, `S`, `T`, `t`, `D`, `Z`.
-    pub state: char,
+    pub(crate) state: char,
     /// Real, effective, saved and file uid.
-    pub uids: [u32; 4],
+    pub(crate) uids: [u32; 4],
     /// Real, effective, saved and file gid.
-    pub gids: [u32; 4],
+    pub(crate) gids: [u32; 4],
     /// Supplementary groups.
-    pub groups: Vec<u32>,
+    pub(crate) groups: Vec<u32>,
     /// The parent.
-    pub parent: i32,
+    pub(crate) parent: i32,
     /// The tracer, 0 for none.
-    pub tracer: i32,
+    pub(crate) tracer: i32,
     /// The process's number in its own pid namespace.
-    pub inner_pid: i32,
+    pub(crate) inner_pid: i32,
     /// The file mode creation mask; `None` for a zombie.
-    pub umask: Option<u32>,
+    pub(crate) umask: Option<u32>,
     /// Pending for this thread or its process.
-    pub pending: u64,
+    pub(crate) pending: u64,
     /// Blocked.
-    pub blocked: u64,
+    pub(crate) blocked: u64,
     /// Ignored.
-    pub ignored: u64,
+    pub(crate) ignored: u64,
     /// With a handler.
-    pub caught: u64,
+    pub(crate) caught: u64,
     /// Permitted capabilities.
-    pub permitted: u64,
+    pub(crate) permitted: u64,
     /// Effective capabilities.
-    pub effective: u64,
+    pub(crate) effective: u64,
     /// 0 off, 1 strict, 2 filter.
-    pub seccomp: u32,
+    pub(crate) seccomp: u32,
     /// How many seccomp filters; `None` before Linux 5.9.
-    pub seccomp_filters: Option<u32>,
+    pub(crate) seccomp_filters: Option<u32>,
 }
 
 /// One mapping of a process.
 #[derive(Debug, Clone)]
-pub struct Mapping {
+pub(crate) struct Mapping {
     /// The first address.
-    pub start: u64,
+    pub(crate) start: u64,
     /// The address after the last.
-    pub end: u64,
+    pub(crate) end: u64,
     /// Private and executable.
-    pub private_code: bool,
+    pub(crate) private_code: bool,
     /// `[vdso]`, a path, or nothing.
-    pub name: String,
+    pub(crate) name: String,
 }
 
 /// One listening TCP socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listener {
+pub(crate) struct Listener {
     /// Where it listens.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// Its socket's inode.
-    pub inode: u64,
+    pub(crate) inode: u64,
 }
 
 fn invalid(what: String) -> io::Error {
@@ -74,12 +74,12 @@ fn invalid(what: String) -> io::Error {
 }
 
 /// The status of a process, or of a thread by its number.
-pub fn status(pid: i32) -> io::Result<Status> {
+pub(crate) fn status(pid: i32) -> io::Result<Status> {
     parse_status(&fs::read_to_string(format!("/proc/{pid}/status"))?)
 }
 
 /// This process's own status.
-pub fn own_status() -> io::Result<Status> {
+pub(crate) fn own_status() -> io::Result<Status> {
     parse_status(&fs::read_to_string("/proc/self/status")?)
 }
 
@@ -97,7 +97,7 @@ fn parse_status(text: &str) -> io::Result<Status> {
             "Groups" => status.groups = numbers().collect(),
             "PPid" => status.parent = number()?,
             "TracerPid" => status.tracer = number()?,
-            "NSpid" => status.inner_pid = numbers().last().unwrap_or(0) as i32,
+            "NSpid" => status.inner_pid = numbers().next_back().unwrap_or(0) as i32,
             "Umask" => status.umask = u32::from_str_radix(value, 8).ok(),
             "SigPnd" | "ShdPnd" => status.pending |= hex()?,
             "SigBlk" => status.blocked = hex()?,
@@ -114,7 +114,7 @@ fn parse_status(text: &str) -> io::Result<Status> {
 }
 
 /// When the process began, in clock ticks since boot: with the number it names the process.
-pub fn start_time(pid: i32) -> io::Result<u64> {
+pub(crate) fn start_time(pid: i32) -> io::Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let field = after_name.split_whitespace().nth(19).and_then(|f| f.parse().ok());
@@ -122,18 +122,34 @@ pub fn start_time(pid: i32) -> io::Result<u64> {
 }
 
 /// The numbers of a process's threads.
-pub fn threads(pid: i32) -> io::Result<Vec<i32>> {
+pub(crate) fn threads(pid: i32) -> io::Result<Vec<i32>> {
     numbers_in(&format!("/proc/{pid}/task"))
 }
 
 /// Whether a thread belongs to a process.
-pub fn is_thread_of(pid: i32, tid: i32) -> bool {
+pub(crate) fn is_thread_of(pid: i32, tid: i32) -> bool {
     fs::exists(format!("/proc/{pid}/task/{tid}")).unwrap_or(false)
 }
 
-/// The numbers of all processes that are visible.
-pub fn processes() -> io::Result<Vec<i32>> {
-    numbers_in("/proc")
+/// The direct children of a process, the dead ones too.
+pub(crate) fn children(pid: i32) -> io::Result<Vec<i32>> {
+    let mut children = Vec::new();
+    for tid in threads(pid)? {
+        match fs::read_to_string(format!("/proc/{pid}/task/{tid}/children")) {
+            Ok(text) => children.extend(text.split_whitespace().filter_map(|word| word.parse::<i32>().ok())),
+            // A kernel without this list.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && is_thread_of(pid, tid) => {
+                return children_by_search(pid);
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(children)
+}
+
+fn children_by_search(pid: i32) -> io::Result<Vec<i32>> {
+    let is_child = |child: &i32| status(*child).is_ok_and(|status| status.parent == pid);
+    Ok(numbers_in("/proc")?.into_iter().filter(is_child).collect())
 }
 
 fn numbers_in(directory: &str) -> io::Result<Vec<i32>> {
@@ -147,38 +163,38 @@ fn numbers_in(directory: &str) -> io::Result<Vec<i32>> {
 }
 
 /// Where the executable lies, seen from here; `" (deleted)"` at the end means it was replaced.
-pub fn executable(pid: i32) -> io::Result<PathBuf> {
+pub(crate) fn executable(pid: i32) -> io::Result<PathBuf> {
     fs::read_link(format!("/proc/{pid}/exe"))
 }
 
 /// The file that is executed.
-pub fn executable_metadata(pid: i32) -> io::Result<Metadata> {
+pub(crate) fn executable_metadata(pid: i32) -> io::Result<Metadata> {
     fs::metadata(format!("/proc/{pid}/exe"))
 }
 
 /// The working directory, seen from here.
-pub fn working_directory(pid: i32) -> io::Result<PathBuf> {
+pub(crate) fn working_directory(pid: i32) -> io::Result<PathBuf> {
     fs::read_link(format!("/proc/{pid}/cwd"))
 }
 
 /// The root, seen from here: `/` unless it was changed by chroot in a mount namespace that is also ours.
-pub fn root_path(pid: i32) -> io::Result<PathBuf> {
+pub(crate) fn root_path(pid: i32) -> io::Result<PathBuf> {
     fs::read_link(format!("/proc/{pid}/root"))
 }
 
 /// A descriptor of the root.
-pub fn root(pid: i32) -> io::Result<OwnedFd> {
+pub(crate) fn root(pid: i32) -> io::Result<OwnedFd> {
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
     Ok(File::options().read(true).custom_flags(flags).open(format!("/proc/{pid}/root"))?.into())
 }
 
 /// The arguments.
-pub fn arguments(pid: i32) -> io::Result<Vec<OsString>> {
+pub(crate) fn arguments(pid: i32) -> io::Result<Vec<OsString>> {
     Ok(split_nul(&fs::read(format!("/proc/{pid}/cmdline"))?))
 }
 
 /// The environment that the process was started with.
-pub fn environment(pid: i32) -> io::Result<Vec<OsString>> {
+pub(crate) fn environment(pid: i32) -> io::Result<Vec<OsString>> {
     Ok(split_nul(&fs::read(format!("/proc/{pid}/environ"))?))
 }
 
@@ -190,12 +206,12 @@ fn split_nul(bytes: &[u8]) -> Vec<OsString> {
 }
 
 /// The memory, for reading and writing at addresses.
-pub fn memory(pid: i32) -> io::Result<File> {
+pub(crate) fn memory(pid: i32) -> io::Result<File> {
     File::options().read(true).write(true).open(format!("/proc/{pid}/mem"))
 }
 
 /// The mappings, in the order of their addresses.
-pub fn mappings(pid: i32) -> io::Result<Vec<Mapping>> {
+pub(crate) fn mappings(pid: i32) -> io::Result<Vec<Mapping>> {
     let text = fs::read(format!("/proc/{pid}/maps"))?;
     Ok(String::from_utf8_lossy(&text).lines().filter_map(parse_mapping).collect())
 }
@@ -213,7 +229,7 @@ fn parse_mapping(line: &str) -> Option<Mapping> {
 }
 
 /// The descriptors, each with whether exec closes it.
-pub fn descriptors(pid: i32) -> io::Result<Vec<(i32, bool)>> {
+pub(crate) fn descriptors(pid: i32) -> io::Result<Vec<(i32, bool)>> {
     let mut found = Vec::new();
     for fd in numbers_in(&format!("/proc/{pid}/fdinfo"))? {
         // One that was closed since is none.
@@ -227,7 +243,7 @@ pub fn descriptors(pid: i32) -> io::Result<Vec<(i32, bool)>> {
 }
 
 /// The signals that each of a process's signalfds takes.
-pub fn signalfds(pid: i32) -> io::Result<Vec<u64>> {
+pub(crate) fn signalfds(pid: i32) -> io::Result<Vec<u64>> {
     let mut masks = Vec::new();
     for fd in numbers_in(&format!("/proc/{pid}/fdinfo"))? {
         let Ok(info) = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")) else { continue };
@@ -238,13 +254,13 @@ pub fn signalfds(pid: i32) -> io::Result<Vec<u64>> {
 }
 
 /// The number of the call that a stopped or sleeping thread is in.
-pub fn current_syscall(tid: i32) -> io::Result<Option<i64>> {
+pub(crate) fn current_syscall(tid: i32) -> io::Result<Option<i64>> {
     let text = fs::read_to_string(format!("/proc/{tid}/syscall"))?;
     Ok(text.split_whitespace().next().and_then(|word| word.parse().ok()).filter(|number| *number >= 0))
 }
 
 /// A number that every execve changes: a digest of the addresses that the kernel told the program.
-pub fn program_instance(pid: i32) -> io::Result<u64> {
+pub(crate) fn program_instance(pid: i32) -> io::Result<u64> {
     let digest = blake3::hash(&fs::read(format!("/proc/{pid}/auxv"))?);
     let mut word = [0; 8];
     word.copy_from_slice(&digest.as_bytes()[..8]);
@@ -252,18 +268,19 @@ pub fn program_instance(pid: i32) -> io::Result<u64> {
 }
 
 /// The inodes of the sockets that a process holds.
-pub fn socket_inodes(pid: i32) -> io::Result<Vec<u64>> {
+pub(crate) fn socket_inodes(pid: i32) -> io::Result<Vec<u64>> {
     let mut inodes = Vec::new();
     for fd in numbers_in(&format!("/proc/{pid}/fd"))? {
         let Ok(link) = fs::read_link(format!("/proc/{pid}/fd/{fd}")) else { continue };
-        let inode = link.to_str().and_then(|l| l.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+        let inode = link.to_str().and_then(|l| l.strip_prefix("socket:[")?.strip_suffix("]"));
+        let inode = inode.and_then(|number| number.parse::<u64>().ok());
         inodes.extend(inode);
     }
     Ok(inodes)
 }
 
 /// The TCP sockets that listen in a process's network namespace.
-pub fn listeners(pid: i32) -> io::Result<Vec<Listener>> {
+pub(crate) fn listeners(pid: i32) -> io::Result<Vec<Listener>> {
     let mut found = Vec::new();
     for table in ["tcp", "tcp6"] {
         match fs::read_to_string(format!("/proc/{pid}/net/{table}")) {
@@ -304,17 +321,17 @@ fn parse_address(hex: &str) -> Option<IpAddr> {
 }
 
 /// What identifies the process's mount namespace.
-pub fn mount_namespace(pid: i32) -> io::Result<u64> {
+pub(crate) fn mount_namespace(pid: i32) -> io::Result<u64> {
     Ok(fs::metadata(format!("/proc/{pid}/ns/mnt"))?.ino())
 }
 
 /// Whether the process may be dumped: /proc belongs to root, else to the process's effective user.
-pub fn is_owned_by(pid: i32, uid: u32) -> io::Result<bool> {
+pub(crate) fn is_owned_by(pid: i32, uid: u32) -> io::Result<bool> {
     Ok(fs::metadata(format!("/proc/{pid}"))?.uid() == uid)
 }
 
 /// Yama's ptrace_scope; 0 where there is no Yama.
-pub fn yama_scope() -> u32 {
+pub(crate) fn yama_scope() -> u32 {
     let text = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
     text.trim().parse().unwrap_or(0)
 }
@@ -328,7 +345,8 @@ mod tests {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
         let address = socket.local_addr().expect("has an address");
         let pid = std::process::id() as i32;
-        let found = listeners(pid).expect("reads").into_iter().find(|l| l.address == address).expect("is there");
+        let found =
+            listeners(pid).expect("reads").into_iter().find(|l| l.address == address).expect("is there");
         assert!(socket_inodes(pid).expect("reads").contains(&found.inode));
     }
 

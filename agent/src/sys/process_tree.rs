@@ -7,8 +7,8 @@ use super::reap;
 
 /// Longest chain of parents followed; a deeper one is a loop made by reused pids.
 const MAX_DEPTH: usize = 256;
-/// The kernel's PID_MAX_LIMIT on 64-bit machines.
-const PID_LIMIT: i32 = 4 * 1024 * 1024;
+/// The kernel's PID_MAX_LIMIT on 64-bit machines: no pid is this high.
+pub const PID_LIMIT: i32 = 4 * 1024 * 1024;
 
 /// Parent of `pid`, from the fourth field of its stat.
 pub fn parent(pid: i32) -> io::Result<i32> {
@@ -66,22 +66,22 @@ fn parents() -> HashMap<i32, i32> {
         .collect()
 }
 
-/// Whether /proc shows this process under the pid that it has for itself.
-pub fn proc_is_ours() -> bool {
-    fs::read_link("/proc/self")
-        .is_ok_and(|link| link.as_os_str().to_str() == Some(&std::process::id().to_string()))
+/// Descendants of this process in /proc; empty where that is missing or shows another PID namespace.
+pub fn own_descendants() -> Vec<i32> {
+    if proc_is_ours() { descendants(std::process::id() as i32) } else { Vec::new() }
 }
 
-/// Every descendant of this process that can be found: through /proc, or else its direct children by asking the kernel for each
-/// possible pid (about half a second); as a subreaper it becomes the parent of the others when these end.
-pub fn own_descendants() -> Vec<i32> {
-    if proc_is_ours() {
-        let found = descendants(std::process::id() as i32);
-        if !found.is_empty() {
-            return found;
-        }
-    }
-    (2..=PID_LIMIT).filter(|pid| reap::is_child(*pid)).collect()
+/// Direct children of this process with a pid in `range`, found without /proc by asking the kernel about each one, which takes about
+/// half a microsecond. As a subreaper this process becomes the parent of the others when these end.
+pub fn own_children_by_asking(range: std::ops::Range<i32>) -> Vec<i32> {
+    range.filter(|pid| reap::is_child(*pid)).collect()
+}
+
+/// Whether /proc numbers this process as it numbers itself: a /proc of an outer namespace lists more than one number for it.
+fn proc_is_ours() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.is_some_and(|numbers| numbers.trim().parse() == Ok(std::process::id()))
 }
 
 /// The process below `root` that has the pid `inner` in its innermost PID namespace, as this namespace numbers it.

@@ -119,7 +119,12 @@ pub(crate) fn registers(tid: pid_t) -> io::Result<Option<Registers>> {
     let mut iov = libc::iovec { iov_base: (&raw mut regs).cast(), iov_len: size_of::<Registers>() };
     // SAFETY: iov points at regs and carries its size; the kernel writes at most that much.
     let result = unsafe {
-        libc::ptrace(libc::PTRACE_GETREGSET as _, tid, NT_PRSTATUS as *mut c_void, (&raw mut iov).cast::<c_void>())
+        libc::ptrace(
+            libc::PTRACE_GETREGSET as _,
+            tid,
+            NT_PRSTATUS as *mut c_void,
+            (&raw mut iov).cast::<c_void>(),
+        )
     };
     check(result)?;
     Ok((iov.iov_len == size_of::<Registers>()).then_some(regs))
@@ -130,7 +135,12 @@ pub(crate) fn set_registers(tid: pid_t, mut regs: Registers) -> io::Result<()> {
     let mut iov = libc::iovec { iov_base: (&raw mut regs).cast(), iov_len: size_of::<Registers>() };
     // SAFETY: iov points at regs and carries its size; the kernel only reads it.
     let result = unsafe {
-        libc::ptrace(libc::PTRACE_SETREGSET as _, tid, NT_PRSTATUS as *mut c_void, (&raw mut iov).cast::<c_void>())
+        libc::ptrace(
+            libc::PTRACE_SETREGSET as _,
+            tid,
+            NT_PRSTATUS as *mut c_void,
+            (&raw mut iov).cast::<c_void>(),
+        )
     };
     check(result).map(drop)
 }
@@ -199,21 +209,6 @@ pub(crate) fn syscall(tid: pid_t) -> io::Result<Syscall> {
         2 => Syscall::Exit,
         _ => Syscall::Outside,
     })
-}
-
-/// The id that the event of this stop carries: the new thread's, or the one that executed.
-pub(crate) fn event_message(tid: pid_t) -> io::Result<pid_t> {
-    let mut message: libc::c_ulong = 0;
-    // SAFETY: the kernel writes one unsigned long, the type of message.
-    let result = unsafe {
-        libc::ptrace(
-            libc::PTRACE_GETEVENTMSG as _,
-            tid,
-            std::ptr::null_mut::<c_void>(),
-            (&raw mut message).cast::<c_void>(),
-        )
-    };
-    check(result).map(|_| message as pid_t)
 }
 
 /// The next stop or end of any traced thread or child that is there now. `Ok(None)`: none yet.

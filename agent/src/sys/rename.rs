@@ -12,9 +12,7 @@ pub fn noreplace(from_dir: impl AsFd, from: &[u8], to_dir: impl AsFd, to: &[u8])
     let renamed = from.with_nix_path(|from| {
         to.with_nix_path(|to| {
             // SAFETY: both paths are C strings that live during the call; both descriptors are open.
-            unsafe {
-                libc::syscall(libc::SYS_renameat2, from_dir, from.as_ptr(), to_dir, to.as_ptr(), flags)
-            }
+            unsafe { libc::syscall(libc::SYS_renameat2, from_dir, from.as_ptr(), to_dir, to.as_ptr(), flags) }
         })
     })??;
     Errno::result(renamed).map(drop)

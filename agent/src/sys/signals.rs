@@ -14,23 +14,35 @@ pub fn take_all() -> io::Result<SignalFd> {
     Ok(SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
 }
 
+/// Highest signal number of the kernel on x86_64 and aarch64.
+const LAST_SIGNAL: libc::c_int = 64;
+/// Bytes of a signal set as the kernel has it.
+const KERNEL_SET: usize = 8;
+
+/// The kernel's `struct sigaction`: handler, flags, restorer, mask.
+type KernelAction = [usize; 4];
+
 /// Puts every disposition that was inherited as "ignored" back to the default, except SIGPIPE, which stays ignored here.
 ///
-/// exec keeps ignored signals ignored, and an ignored SIGCHLD would reap children before they can be waited for.
+/// exec keeps ignored signals ignored, and an ignored SIGCHLD would reap children before they can be waited for. The C library
+/// hides two real-time signals, so the kernel is asked directly.
 pub fn reset_ignored() {
-    for number in 1..=libc::SIGRTMAX() {
-        if number == libc::SIGKILL || number == libc::SIGSTOP || number == libc::SIGPIPE {
+    for number in (1..=LAST_SIGNAL).filter(|number| *number != libc::SIGPIPE) {
+        let mut action: KernelAction = [0; 4];
+        // SAFETY: a null new action only reads; the kernel writes one struct sigaction, which is at most the size of `action`.
+        let read = unsafe {
+            let none = std::ptr::null::<KernelAction>();
+            libc::syscall(libc::SYS_rt_sigaction, number, none, &mut action, KERNEL_SET)
+        };
+        if read != 0 || action[0] != libc::SIG_IGN {
             continue;
         }
-        // SAFETY: a null action only reads; the old action is written into a zeroed struct of its own.
-        let ignored = unsafe {
-            let mut old: libc::sigaction = std::mem::zeroed();
-            libc::sigaction(number, std::ptr::null(), &mut old) == 0 && old.sa_sigaction == libc::SIG_IGN
+        let default: KernelAction = [libc::SIG_DFL, 0, 0, 0];
+        // SAFETY: the kernel reads one struct sigaction from `default`; no handler is replaced, only "ignore".
+        unsafe {
+            let none = std::ptr::null_mut::<KernelAction>();
+            libc::syscall(libc::SYS_rt_sigaction, number, &default, none, KERNEL_SET)
         };
-        if ignored {
-            // SAFETY: SIG_DFL is a valid disposition for every signal but KILL and STOP, which were left out.
-            unsafe { libc::signal(number, libc::SIG_DFL) };
-        }
     }
 }
 

@@ -53,7 +53,7 @@ impl Access {
             }
         }
         let agent = ProcDir::own()?.status()?;
-        let (cause, hint) = why_refused(own, &agent, &status, proc.owner()?);
+        let (cause, hint) = why_refused(own, &agent, &status, proc.belongs_to_root()?);
         Err(TargetError::NoAccess { pid: proc.pid(), cause, hint })
     }
 
@@ -101,8 +101,27 @@ impl Access {
     }
 }
 
+/// One read of a process's `/proc` that needs the right to open its root, for processes that are only looked at.
+pub(super) fn inspect_process<T>(
+    proc: &ProcDir,
+    read: impl Fn() -> Result<T, ProcError>,
+) -> Result<T, ProcError> {
+    match read() {
+        Err(error) if error.is_denied() => {
+            let status = proc.status()?;
+            let app = FsIds { uid: status.uids[1], gid: status.gids[1] };
+            let Ok(_ids) = FsIdGuard::enter(app) else { return Err(error) };
+            read()
+        }
+        done => done,
+    }
+}
+
+/// CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, LINUX_IMMUTABLE, MKNOD, MAC_OVERRIDE.
+const FILE_SYSTEM_CAPS: u64 = 0x1_0800_021f;
+
 /// The rule of ptrace(2), "Ptrace access mode checking", turned into a sentence and a remedy.
-fn why_refused(own: FsIds, agent: &Status, app: &Status, proc_owner: u32) -> (String, String) {
+fn why_refused(own: FsIds, agent: &Status, app: &Status, not_dumpable: bool) -> (String, String) {
     let Some((uid, gid)) = app.uniform_ids() else {
         let cause = format!(
             "its real, effective and saved ids differ (uids {:?}, gids {:?})",
@@ -118,17 +137,22 @@ fn why_refused(own: FsIds, agent: &Status, app: &Status, proc_owner: u32) -> (St
             return (cause, hint);
         }
     }
-    let missing = caps.missing(app.cap_permitted);
+    // The kernel takes these away while a thread of root has another fs uid (capabilities(7)).
+    let usable = if own.uid == 0 && uid != 0 { CapSet(caps.0 & !FILE_SYSTEM_CAPS) } else { caps };
+    let missing = usable.missing(app.cap_permitted);
     if !missing.is_empty() {
         return (
-            format!("the app has capabilities that the agent lacks: {missing}"),
+            format!(
+                "the app has capabilities that the agent lacks{}: {missing}",
+                if usable == caps { "" } else { " with the app's ids" }
+            ),
             format!(
                 "add them to the agent's container ({}), or drop them from the app's (capabilities: {{drop: [ALL]}})",
                 missing.names().join(", ")
             ),
         );
     }
-    if proc_owner != uid {
+    if uid != 0 && not_dumpable {
         return (
             "the app is not dumpable: it changed its ids without execve, its executable is unreadable, or it has \
              file capabilities"

@@ -49,7 +49,9 @@ impl TargetError {
                  sync into the directory that the link names"
                     .to_owned()
             }
-            Self::Escapes { .. } => "sync into the directory that the link names, with --sync FROM:TO".to_owned(),
+            Self::Escapes { .. } => {
+                "sync into the directory that the link names, with --sync FROM:TO".to_owned()
+            }
             Self::HardLinked { .. } => "replace the file instead of changing it in place".to_owned(),
             Self::Vanished { .. } | Self::Proc(ProcError::Vanished { .. }) => {
                 "attach again when the app runs again".to_owned()

@@ -54,8 +54,7 @@ fn check_component(component: &[u8]) -> Result<(), &'static str> {
 
 /// A path in the app's own root, as the app would write it: `/` and `.` components are taken off, `..` is refused.
 pub fn in_root(path: &[u8]) -> Result<Vec<u8>, TargetError> {
-    let plain: Vec<&[u8]> =
-        path.split(|b| *b == b'/').filter(|c| !c.is_empty() && *c != b".").collect();
+    let plain: Vec<&[u8]> = path.split(|b| *b == b'/').filter(|c| !c.is_empty() && *c != b".").collect();
     let joined = plain.join(&b'/');
     if !joined.is_empty() {
         check(&joined)?;
@@ -82,7 +81,18 @@ mod tests {
     #[test]
     fn paths_that_could_lead_out_are_refused() {
         for path in [
-            &b""[..], b"/", b"/a", b"a/", b"a//b", b".", b"..", b"a/..", b"../a", b"a/./b", b"a/../b", b"a\0b",
+            &b""[..],
+            b"/",
+            b"/a",
+            b"a/",
+            b"a//b",
+            b".",
+            b"..",
+            b"a/..",
+            b"../a",
+            b"a/./b",
+            b"a/../b",
+            b"a\0b",
         ] {
             assert!(split(path).is_err(), "{path:?}");
         }

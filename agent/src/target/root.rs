@@ -147,7 +147,9 @@ impl SyncRoot {
     }
 
     fn open_directory(&self, operation: &'static str, directory: &[u8]) -> Result<OwnedFd, TargetError> {
-        self.access().run(|_| self.resolve(directory)).map_err(|errno| self.error(operation, directory, errno))
+        self.access()
+            .run(|_| self.resolve(directory))
+            .map_err(|errno| self.error(operation, directory, errno))
     }
 
     fn resolve(&self, directory: &[u8]) -> Result<OwnedFd, Errno> {
@@ -163,8 +165,12 @@ impl SyncRoot {
     fn open_followed(&self, file: &[u8]) -> Result<(File, Metadata), TargetError> {
         let (directory, leaf) = path::split(file)?;
         if self.root.confinement == Confinement::Walk {
-            return Parent::new(self.clone(), self.open_directory("read", directory)?, path::join(&self.name, directory))?
-                .open_read(leaf);
+            return Parent::new(
+                self.clone(),
+                self.open_directory("read", directory)?,
+                path::join(&self.name, directory),
+            )?
+            .open_read(leaf);
         }
         let opened = self.access().run(|_: Hand| openat2::open(&self.dir, file, OFlag::O_PATH, self.scope));
         let fd = opened.map_err(|errno| self.error("read", file, errno))?;

@@ -92,15 +92,16 @@ impl Temp {
         self.file = None;
     }
 
-    /// Takes the place of `leaf` in the same directory, at once for every reader.
-    pub fn rename_over(mut self, leaf: &[u8]) -> Result<(), TargetError> {
-        self.parent.rename(&self.name, &self.parent, leaf)?;
+    /// Takes the place of `leaf` in the same directory, at once for every reader. After an error the temp is
+    /// still there: EBUSY (something is mounted on the name) leaves `write_in_place`.
+    pub fn rename_over(&mut self, leaf: &[u8]) -> Result<(), TargetError> {
+        self.parent.place(&self.name, leaf)?;
         self.placed = true;
         Ok(())
     }
 
     /// As `rename_over`; EEXIST when there is something.
-    pub fn rename_noreplace(mut self, leaf: &[u8]) -> Result<(), TargetError> {
+    pub fn rename_noreplace(&mut self, leaf: &[u8]) -> Result<(), TargetError> {
         self.parent.rename_noreplace(&self.name, &self.parent, leaf)?;
         self.placed = true;
         Ok(())
@@ -119,9 +120,9 @@ impl Temp {
         let names = names.split_inclusive(|b| *b == 0).filter_map(|n| CStr::from_bytes_with_nul(n).ok());
         let wanted = names.filter(|n| is_kept(n.to_bytes()));
         let copied = wanted.map(|name| {
-            let done = xattr::get(&old, name)
-                .map_err(|_| ())
-                .and_then(|value| self.with("set an attribute of", |f| xattr::set(f, name, &value)).map_err(|_| ()));
+            let done = xattr::get(&old, name).map_err(|_| ()).and_then(|value| {
+                self.with("set an attribute of", |f| xattr::set(f, name, &value)).map_err(|_| ())
+            });
             (name, done)
         });
         copied.filter(|(_, done)| done.is_err()).map(|(name, _)| name.to_bytes().to_vec()).collect()

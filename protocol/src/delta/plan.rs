@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::thread;
 
-use fastcdc::v2020::FastCDC;
+use fastcdc::v2020::{Chunk, FastCDC};
 
 /// Chunks by which equal ranges are found; finer than a signature's, since they are never sent.
 const AVERAGE: usize = 2048;
@@ -19,6 +20,9 @@ pub(super) const SEGMENT: usize = 128 * 1024;
 const SLACK: usize = 16 * 1024;
 /// Most bytes of the base behind one patch.
 const MAX_PREFIX: usize = 512 * 1024;
+
+/// A base of at least this length is cut by two threads.
+const THREADS_FROM: usize = 4 * 1024 * 1024;
 
 /// One part of the new version; all parts in order make it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,13 +136,17 @@ struct Search<'a> {
 
 impl<'a> Search<'a> {
     fn new(base: &'a [u8], from: usize) -> Self {
-        let mut cuts = Vec::with_capacity((base.len() - from) / AVERAGE);
-        let mut chunks = HashMap::with_capacity((base.len() - from) / AVERAGE);
-        for c in cutter(&base[from..]) {
-            cuts.push(from + c.offset);
-            chunks.entry((c.hash, c.length)).or_insert(from + c.offset);
+        let chunks = cut_all(&base[from..]);
+        let mut search = Self {
+            base,
+            cuts: Vec::with_capacity(chunks.len()),
+            chunks: HashMap::with_capacity(chunks.len()),
+        };
+        for c in chunks {
+            search.cuts.push(from + c.offset);
+            search.chunks.entry((c.hash, c.length)).or_insert(from + c.offset);
         }
-        Self { base, cuts, chunks }
+        search
     }
 
     fn run(&self, new: &[u8], from: usize, found: &mut Vec<Match>) {
@@ -183,6 +191,22 @@ impl<'a> Search<'a> {
         let cut = self.cuts[..self.cuts.partition_point(|&c| c <= end)].last().copied().unwrap_or(end);
         if end - cut <= most { end - cut } else { 0 }
     }
+}
+
+/// All chunks of `bytes`; a long one is cut by two threads, whose halves meet in one odd chunk.
+fn cut_all(bytes: &[u8]) -> Vec<Chunk> {
+    if bytes.len() < THREADS_FROM {
+        return cutter(bytes).collect();
+    }
+    let middle = bytes.len() / 2;
+    thread::scope(|scope| {
+        let second = scope.spawn(|| cutter(&bytes[middle..]).collect::<Vec<_>>());
+        let mut chunks: Vec<_> = cutter(&bytes[..middle]).collect();
+        // A thread that failed costs matches, nothing else.
+        let second = second.join().unwrap_or_default();
+        chunks.extend(second.into_iter().map(|c| Chunk { offset: c.offset + middle, ..c }));
+        chunks
+    })
 }
 
 fn cutter(bytes: &[u8]) -> FastCDC<'_> {

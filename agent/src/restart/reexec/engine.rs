@@ -187,7 +187,8 @@ fn state(pid: i32, recorded: &Recorded, mask: u64) -> Result<Before, ReexecError
     let now = Recorded::of(pid).map_err(|e| ReexecError::Proc { what: e.what, pid, source: e.source })?;
     let descriptors = proc_task::descriptors(pid).map_err(failed("descriptors"))?;
     let kept = descriptors.into_iter().filter(|(fd, cloexec)| *fd >= FIRST_FD && !cloexec);
-    let directory_gone = proc_task::working_directory(pid).is_ok_and(|cwd| cwd.to_string_lossy().ends_with(')'));
+    let directory_gone =
+        proc_task::working_directory(pid).is_ok_and(|cwd| cwd.to_string_lossy().ends_with(')'));
     Ok(Before {
         ignored: (1..=64).filter(|signal| status.ignored >> (signal - 1) & 1 == 1).collect(),
         kept: kept.map(|(fd, _)| fd).collect(),

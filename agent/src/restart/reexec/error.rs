@@ -64,10 +64,14 @@ impl ReexecError {
                 "name the app's executable with --exe".into()
             }
             Self::NotExecutable { .. } => "set its mode on the laptop: chmod +x".into(),
-            Self::Empty { .. } | Self::Binary { .. } => "build it for the app's operating system and processor".into(),
+            Self::Empty { .. } | Self::Binary { .. } => {
+                "build it for the app's operating system and processor".into()
+            }
             Self::Interpreter { .. } => "link it statically, or against what the image has".into(),
             Self::Busy { .. } => "close the writer; devsync itself replaces files by rename".into(),
-            Self::Unstoppable { .. } => "it waits in the kernel (a vfork child, a hung volume); try again".into(),
+            Self::Unstoppable { .. } => {
+                "it waits in the kernel (a vfork child, a hung volume); try again".into()
+            }
             Self::Execute { .. } => "run the executable in the pod by hand to see why".into(),
             Self::Call { .. } | Self::Stuck { .. } | Self::NoPlace => {
                 "start the app under devsync-run, and use restart mode supervise".into()

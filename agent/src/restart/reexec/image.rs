@@ -59,8 +59,7 @@ impl Image {
         image.argv = image.words(argv.into_iter().chain([0]));
         image.envp = image.words(envp.into_iter().chain([0]));
         image.default_action = image.words([0; ACTION_WORDS]);
-        image.actions =
-            before.ignored.iter().map(|_| image.words([SIG_IGN, 0, 0, 0])).collect();
+        image.actions = before.ignored.iter().map(|_| image.words([SIG_IGN, 0, 0, 0])).collect();
         let mask = image.words([before.mask]);
         image.undo = image.undo(before, mask);
         image.undo_list = image.words(encode_calls(&image.undo));

@@ -49,7 +49,8 @@ impl Injection {
         let mask = ptrace::signal_mask(tid).map_err(trace("read the signal mask of"))?;
         let memory = proc_task::memory(tid).map_err(|source| ReexecError::Memory { source })?;
         let stub = |at| arch::stub(&Way { registers: &registers, mask, at });
-        let place = place::find(tid, &memory, stub(0).bytes.len() + STUB_SLACK).ok_or(ReexecError::NoPlace)?;
+        let place =
+            place::find(tid, &memory, stub(0).bytes.len() + STUB_SLACK).ok_or(ReexecError::NoPlace)?;
         let Stub { bytes, list_at } = stub(place.at);
         let own_list = u64_at(&bytes, list_at);
         let injection = Self {
@@ -83,18 +84,14 @@ impl Injection {
         name: &'static str,
         call: &Call,
     ) -> Result<u64, ReexecError> {
-        self.enter(threads, name, call)?;
-        threads.resume(self.tid, 0)?;
-        self.at_syscall(threads, name)?;
+        self.set(&arch::calling(&self.registers, self.place.at, call))?;
+        // To the call's entry, then to its exit.
+        for _ in 0..2 {
+            threads.resume(self.tid, 0)?;
+            self.at_syscall(threads, name)?;
+        }
         let result = arch::result(&self.read()?);
         outcome(result).map_err(|source| ReexecError::Call { call: name, source })
-    }
-
-    /// Puts a call into the registers and stops the thread at its entry.
-    fn enter(&self, threads: &mut Threads, name: &'static str, call: &Call) -> Result<(), ReexecError> {
-        self.set(&arch::calling(&self.registers, self.place.at, call))?;
-        threads.resume(self.tid, 0)?;
-        self.at_syscall(threads, name)
     }
 
     /// Waits for the thread's next syscall stop.
@@ -144,8 +141,18 @@ impl Injection {
         envp: u64,
     ) -> Result<(), io::Error> {
         let call = Call::new(libc::SYS_execve, [path, argv, envp]);
-        self.enter(threads, "execve", &call).map_err(io::Error::other)?;
-        ptrace::set_signal_mask(self.tid, 0)?;
+        // Before the registers, so that the new program never begins with everything blocked, whenever this process is
+        // ended. With a blocked signal pending that would deliver it to the old program: then at the entry.
+        let pending = proc_task::status(self.tid)?.pending != 0;
+        if !pending {
+            ptrace::set_signal_mask(self.tid, 0)?;
+        }
+        self.set(&arch::calling(&self.registers, self.place.at, &call)).map_err(io::Error::other)?;
+        threads.resume(self.tid, 0).map_err(io::Error::other)?;
+        self.at_syscall(threads, "execve").map_err(io::Error::other)?;
+        if pending {
+            ptrace::set_signal_mask(self.tid, 0)?;
+        }
         threads.resume(self.tid, 0).map_err(io::Error::other)?;
         let deadline = Instant::now() + EXECUTE_TIME;
         loop {

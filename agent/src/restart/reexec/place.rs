@@ -24,9 +24,9 @@ pub(super) fn find(pid: i32, memory: &File, size: usize) -> Option<Place> {
     let mappings = proc_task::mappings(pid).ok()?;
     let texts = || mappings.iter().filter(|m| m.private_code && !m.name.starts_with("[v"));
     let vdso = mappings.iter().filter(|m| m.name == VDSO);
-    vdso.chain(texts())
-        .find_map(|mapping| unused_end(memory, mapping, size))
-        .or_else(|| texts().find_map(|mapping| read(memory, mapping.start.next_multiple_of(PAGE) + WORD, size)))
+    vdso.chain(texts()).find_map(|mapping| unused_end(memory, mapping, size)).or_else(|| {
+        texts().find_map(|mapping| read(memory, mapping.start.next_multiple_of(PAGE) + WORD, size))
+    })
 }
 
 /// The zeros at the end of a mapping's last page: what a file or image does not fill.
@@ -57,7 +57,8 @@ mod tests {
         let place = find(pid, &memory, 400).expect("has a place");
         assert!(place.former.iter().all(|byte| *byte == 0));
         let mappings = proc_task::mappings(pid).expect("reads");
-        let around = mappings.iter().find(|m| (m.start..m.end).contains(&place.at)).expect("lies in a mapping");
+        let around =
+            mappings.iter().find(|m| (m.start..m.end).contains(&place.at)).expect("lies in a mapping");
         assert!(around.private_code && place.at + 400 <= around.end);
     }
 }

@@ -58,7 +58,9 @@ pub(super) fn app(pid: i32, start_time: u64) -> Result<Status, ReexecError> {
     if has_own_filters(&status, &own) {
         return Err(ReexecError::Refused(Refusal {
             kind: RefusalKind::AppSeccomp,
-            cause: format!("process {pid} installed seccomp filters of its own, which could kill it in an injected call"),
+            cause: format!(
+                "process {pid} installed seccomp filters of its own, which could kill it in an injected call"
+            ),
             hint: "start the app under devsync-run, and use restart mode supervise".into(),
         }));
     }
@@ -85,8 +87,7 @@ fn has_own_filters(app: &Status, own: &Status) -> bool {
 
 fn executable(root: &OwnedFd, path: &Path, app: &Status, depth: u32) -> Result<Identity, ReexecError> {
     let handle = open(root, path, OFlag::O_PATH)?;
-    let metadata =
-        handle.metadata().map_err(|source| ReexecError::Open { path: path.to_owned(), source })?;
+    let metadata = handle.metadata().map_err(|source| ReexecError::Open { path: path.to_owned(), source })?;
     regular(path, &metadata)?;
     permitted(path, &metadata, app)?;
     kernel_check(path, &handle)?;
@@ -98,13 +99,13 @@ fn executable(root: &OwnedFd, path: &Path, app: &Status, depth: u32) -> Result<I
         if let Some(interpreter) = needed
             && depth < MAX_INTERPRETERS
         {
-            script = executable(root, &interpreter, app, depth + 1)
-                .map(|_| is_script(&file))
-                .map_err(|source| ReexecError::Interpreter {
+            script = executable(root, &interpreter, app, depth + 1).map(|_| is_script(&file)).map_err(
+                |source| ReexecError::Interpreter {
                     path: path.to_owned(),
                     interpreter,
                     source: Box::new(source),
-                })?;
+                },
+            )?;
         }
     }
     Ok(Identity { device: metadata.dev(), inode: metadata.ino(), script })
@@ -137,7 +138,9 @@ fn open(root: &OwnedFd, path: &Path, flags: OFlag) -> Result<File, ReexecError> 
 fn regular(path: &Path, metadata: &Metadata) -> Result<(), ReexecError> {
     let kind = metadata.file_type();
     let other = match () {
-        () if kind.is_file() && metadata.len() == 0 => return Err(ReexecError::Empty { path: path.to_owned() }),
+        () if kind.is_file() && metadata.len() == 0 => {
+            return Err(ReexecError::Empty { path: path.to_owned() });
+        }
         () if kind.is_file() => return Ok(()),
         () if kind.is_dir() => "directory",
         () if kind.is_fifo() => "named pipe",

@@ -49,7 +49,8 @@ impl Recorded {
         let cwd = proc_task::working_directory(pid).map_err(failed("working directory"))?;
         let argv = proc_task::arguments(pid).map_err(failed("arguments"))?;
         if argv.is_empty() {
-            let source = io::Error::new(io::ErrorKind::InvalidData, "it has none: a kernel thread or a zombie");
+            let source =
+                io::Error::new(io::ErrorKind::InvalidData, "it has none: a kernel thread or a zombie");
             return Err(RecordedError { what: "arguments", pid, source });
         }
         Ok(Self {

@@ -10,7 +10,8 @@ use crate::sys::proc_task::{self, Status};
 use crate::sys::ptrace;
 
 const CAP_SYS_PTRACE: u32 = 19;
-const MATCH_HINT: &str = "run the agent with the app's runAsUser and runAsGroup, or as root with SETUID and SETGID";
+const MATCH_HINT: &str =
+    "run the agent with the app's runAsUser and runAsGroup, or as root with SETUID and SETGID";
 const OTHERWISE: &str = "start the app under devsync-run, and use restart mode supervise";
 
 /// The refusal behind an error of the checks.
@@ -32,7 +33,10 @@ pub(super) fn explain(pid: i32, error: &io::Error) -> Refusal {
         return refusal(RefusalKind::Gone, format!("process {pid} has ended"), "wait for its container");
     };
     if ptrace::is_filtered() {
-        let cause = format!("a seccomp filter of the agent's container forbids ptrace (own Seccomp: {})", own.seccomp);
+        let cause = format!(
+            "a seccomp filter of the agent's container forbids ptrace (own Seccomp: {})",
+            own.seccomp
+        );
         return refusal(
             RefusalKind::Seccomp,
             cause,
@@ -47,7 +51,8 @@ pub(super) fn explain(pid: i32, error: &io::Error) -> Refusal {
         return refusal(RefusalKind::Gone, format!("process {pid} has ended"), "wait for its container");
     }
     by_rights(pid, &app, &own).unwrap_or_else(|| {
-        let cause = format!("ptrace of process {pid} is refused by what looks like a security module: {error}");
+        let cause =
+            format!("ptrace of process {pid} is refused by what looks like a security module: {error}");
         refusal(RefusalKind::Unexplained, cause, "look at the AppArmor or SELinux profile of both containers")
     })
 }
@@ -81,11 +86,18 @@ fn by_rights(pid: i32, app: &Status, own: &Status) -> Option<Refusal> {
         );
     }
     if uid != 0 && proc_task::is_owned_by(pid, uid).is_ok_and(|owned| !owned) {
-        let cause = format!("process {pid} is not dumpable: it changed its ids without exec, or may not be read");
-        return refusal(RefusalKind::NotDumpable, cause, "add SYS_PTRACE to the agent, which must run as root");
+        let cause =
+            format!("process {pid} is not dumpable: it changed its ids without exec, or may not be read");
+        return refusal(
+            RefusalKind::NotDumpable,
+            cause,
+            "add SYS_PTRACE to the agent, which must run as root",
+        );
     }
     if scope >= 1 {
-        let cause = format!("Yama allows ptrace only of descendants on this node (kernel.yama.ptrace_scope = {scope})");
+        let cause = format!(
+            "Yama allows ptrace only of descendants on this node (kernel.yama.ptrace_scope = {scope})"
+        );
         return refusal(RefusalKind::Yama, cause, OTHERWISE);
     }
     None
@@ -94,11 +106,46 @@ fn by_rights(pid: i32, app: &Status, own: &Status) -> Option<Refusal> {
 /// Capabilities by the names of a pod's securityContext.
 fn names(mask: u64) -> String {
     const NAMES: [&str; 41] = [
-        "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
-        "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
-        "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
-        "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
-        "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "DAC_READ_SEARCH",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "SETGID",
+        "SETUID",
+        "SETPCAP",
+        "LINUX_IMMUTABLE",
+        "NET_BIND_SERVICE",
+        "NET_BROADCAST",
+        "NET_ADMIN",
+        "NET_RAW",
+        "IPC_LOCK",
+        "IPC_OWNER",
+        "SYS_MODULE",
+        "SYS_RAWIO",
+        "SYS_CHROOT",
+        "SYS_PTRACE",
+        "SYS_PACCT",
+        "SYS_ADMIN",
+        "SYS_BOOT",
+        "SYS_NICE",
+        "SYS_RESOURCE",
+        "SYS_TIME",
+        "SYS_TTY_CONFIG",
+        "MKNOD",
+        "LEASE",
+        "AUDIT_WRITE",
+        "AUDIT_CONTROL",
+        "SETFCAP",
+        "MAC_OVERRIDE",
+        "MAC_ADMIN",
+        "SYSLOG",
+        "WAKE_ALARM",
+        "BLOCK_SUSPEND",
+        "AUDIT_READ",
+        "PERFMON",
+        "BPF",
         "CHECKPOINT_RESTORE",
     ];
     let named = NAMES.iter().enumerate().filter(|(bit, _)| mask >> bit & 1 == 1).map(|(_, name)| *name);

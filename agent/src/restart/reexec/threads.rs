@@ -27,7 +27,7 @@ pub(super) struct Threads {
     pid: i32,
     states: BTreeMap<i32, State>,
     /// Signals that were taken from threads and are to be given back.
-    owed: BTreeMap<i32, i32>,
+    owed: BTreeMap<i32, Vec<i32>>,
     changes: SignalFd,
     ending: Option<Ending>,
 }
@@ -213,7 +213,7 @@ impl Threads {
     /// Notes what a thread was held in before it was made to do something else.
     pub(super) fn owe(&mut self, tid: i32, stop: Stop) {
         if let Stop::Signal(signal) = stop {
-            self.owed.insert(tid, signal);
+            self.owed.entry(tid).or_default().push(signal);
         }
     }
 
@@ -227,7 +227,8 @@ impl Threads {
 
     /// The held threads, the leader first, those with a signal to receive last.
     pub(super) fn candidates(&self) -> Vec<i32> {
-        let mut held: Vec<i32> = self.states.keys().copied().filter(|tid| self.held(*tid).is_some()).collect();
+        let mut held: Vec<i32> =
+            self.states.keys().copied().filter(|tid| self.held(*tid).is_some()).collect();
         held.sort_by_key(|tid| (matches!(self.held(*tid), Some(Stop::Signal(_))), *tid != self.pid, *tid));
         held
     }
@@ -236,12 +237,23 @@ impl Threads {
     pub(super) fn release(&mut self) {
         let _ = self.stop_all();
         for (tid, state) in std::mem::take(&mut self.states) {
-            let signal = match state {
-                State::Held(Stop::Signal(signal)) => signal,
-                _ => self.owed.get(&tid).copied().unwrap_or(0),
-            };
+            if let State::Held(stop) = state {
+                self.owe(tid, stop);
+            }
+            let mut owed = self.owed.remove(&tid).unwrap_or_default().into_iter();
             // One that still runs is let go when this process ends.
-            let _ = ptrace::detach(tid, signal);
+            let _ = ptrace::detach(tid, owed.next().unwrap_or(0));
+            self.send_again(owed);
+        }
+    }
+
+    /// Sends what can no longer be delivered with a thread's release.
+    fn send_again(&self, signals: impl Iterator<Item = i32>) {
+        for signal in signals {
+            if let Ok(pidfd) = ptrace::pidfd_open(self.pid) {
+                // Gone meanwhile: nobody to tell.
+                let _ = ptrace::pidfd_send_signal(pidfd.as_fd(), signal);
+            }
         }
     }
 

@@ -15,31 +15,60 @@ use super::super::error::TargetError;
 use super::super::metadata::{Kind, Metadata};
 use super::super::path;
 use super::Parent;
-use crate::sys::{proc, rename};
+use crate::sys::{mountpoint, proc, rename};
 
 impl Parent {
-    /// Renames, and replaces what has the new name, as rename(2) does.
+    /// Renames, and replaces what has the new name, as rename(2) does. EBUSY when either is a mount point.
     pub fn rename(&self, from: &[u8], to_dir: &Self, to: &[u8]) -> Result<(), TargetError> {
         path::check_leaf(from)?;
-        to_dir.call("rename a file to", to, |_| renameat(&self.inner.dir, from, &to_dir.inner.dir, to))
+        to_dir.call("rename a file to", to, |_| {
+            self.refuse_mount_point(from)?;
+            to_dir.refuse_mount_point(to)?;
+            renameat(&self.inner.dir, from, &to_dir.inner.dir, to)
+        })
+    }
+
+    /// Renames a temp over `to`; nobody mounts on a temp.
+    pub(in super::super) fn place(&self, temp: &[u8], to: &[u8]) -> Result<(), TargetError> {
+        self.call("replace", to, |_| {
+            self.refuse_mount_point(to)?;
+            renameat(&self.inner.dir, temp, &self.inner.dir, to)
+        })
     }
 
     /// As `rename`; EEXIST when the new name is taken.
     pub fn rename_noreplace(&self, from: &[u8], to_dir: &Self, to: &[u8]) -> Result<(), TargetError> {
         path::check_leaf(from)?;
         to_dir.call("rename a file to", to, |_| {
+            self.refuse_mount_point(from)?;
             rename::noreplace(&self.inner.dir, from, &to_dir.inner.dir, to)
         })
     }
 
-    /// Removes anything but a directory.
+    /// Removes anything but a directory. EBUSY for a mount point.
     pub fn unlink(&self, leaf: &[u8]) -> Result<(), TargetError> {
-        self.call("remove", leaf, |_| unlinkat(&self.inner.dir, leaf, UnlinkatFlags::NoRemoveDir))
+        self.call("remove", leaf, |_| {
+            self.refuse_mount_point(leaf)?;
+            unlinkat(&self.inner.dir, leaf, UnlinkatFlags::NoRemoveDir)
+        })
     }
 
-    /// Removes an empty directory.
+    /// Removes an empty directory. EBUSY for a mount point.
     pub fn rmdir(&self, leaf: &[u8]) -> Result<(), TargetError> {
-        self.call("remove the directory", leaf, |_| unlinkat(&self.inner.dir, leaf, UnlinkatFlags::RemoveDir))
+        self.call("remove the directory", leaf, |_| {
+            self.refuse_mount_point(leaf)?;
+            unlinkat(&self.inner.dir, leaf, UnlinkatFlags::RemoveDir)
+        })
+    }
+
+    /// What the kernel does for the app and not for us, whose mount namespace is another: without it a volume or
+    /// a mounted file of the app would be unmounted by being replaced.
+    fn refuse_mount_point(&self, leaf: &[u8]) -> Result<(), Errno> {
+        match mountpoint::is_mount_point(&self.inner.dir, leaf) {
+            Ok(true) => Err(Errno::EBUSY),
+            Ok(false) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// Sets the mode of a regular file or directory; anything else is refused, a symlink first of all.

@@ -126,7 +126,13 @@ mod tests {
         assert_eq!(name.len(), 25);
         assert!(is_temp_name(name.as_bytes()));
         assert_ne!(temp_name(), temp_name());
-        for other in [".devsync-", ".devsync-0123456789abcde", ".devsync-0123456789ABCDEF", "x", ".devsync-0123456789abcdef.c"] {
+        for other in [
+            ".devsync-",
+            ".devsync-0123456789abcde",
+            ".devsync-0123456789ABCDEF",
+            "x",
+            ".devsync-0123456789abcdef.c",
+        ] {
             assert!(!is_temp_name(other.as_bytes()), "{other}");
         }
     }

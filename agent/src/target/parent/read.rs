@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 
 use nix::dir::{Dir, Type};
-use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, fstat};
 
@@ -26,8 +25,8 @@ pub struct DirEntry {
 impl Parent {
     /// Opens a regular file for reading; FIFOs, sockets and devices are refused without opening them.
     pub fn open_read(&self, leaf: &[u8]) -> Result<(File, Metadata), TargetError> {
-        let (fd, _) = self.pin("read", leaf)?;
-        read_regular(self.access(), fd, &self.path(leaf))
+        let (fd, found) = self.pin("read", leaf)?;
+        reopen_regular(self.access(), &fd, found, &self.path(leaf))
     }
 
     /// What a symlink says, as bytes.
@@ -62,17 +61,28 @@ pub(in super::super) fn read_regular(
     fd: OwnedFd,
     name: &[u8],
 ) -> Result<(File, Metadata), TargetError> {
+    forbidden::check(&fd, "read", name)?;
+    let found =
+        fstat(&fd).map_err(|errno| TargetError::Call { operation: "read", path: name.into(), errno })?;
+    reopen_regular(access, &fd, found.into(), name)
+}
+
+fn reopen_regular(
+    access: &Access,
+    fd: &OwnedFd,
+    found: Metadata,
+    name: &[u8],
+) -> Result<(File, Metadata), TargetError> {
     let operation = "read";
-    forbidden::check(&fd, operation, name)?;
-    let error = |errno: Errno| TargetError::Call { operation, path: name.into(), errno };
-    let metadata = Metadata::from(fstat(&fd).map_err(error)?);
-    if !metadata.is_file() {
-        return Err(TargetError::WrongKind { operation, path: name.into(), kind: metadata.kind });
+    if !found.is_file() {
+        return Err(TargetError::WrongKind { operation, path: name.into(), kind: found.kind });
     }
     // O_NONBLOCK: a file under a lease must not stop the session.
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let file = access.run(|_| proc::reopen(&fd, flags)).map_err(error)?;
-    Ok((File::from(file), metadata))
+    match access.run(|_| proc::reopen(fd, flags)) {
+        Ok(file) => Ok((File::from(file), found)),
+        Err(errno) => Err(TargetError::Call { operation, path: name.into(), errno }),
+    }
 }
 
 fn kind(of: Type) -> Kind {

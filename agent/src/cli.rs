@@ -1,0 +1,143 @@
+//! The agent's command line: `serve`, `--stdio`, and the helper that it starts itself.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::{Mode, umask};
+use tracing_subscriber::EnvFilter;
+
+use crate::restart::helper;
+use crate::session::{self, SessionConfig, SessionError};
+use crate::ssh::{self, Peer, ServeArgs};
+use crate::sys::dumpable;
+use crate::target::find::{FindError, Query};
+
+/// Finds the app beside it, writes the developer's files into the app's root and restarts it in place.
+///
+/// It is started by `devsync` (with --stdio) or as a sidecar (serve), and rarely by hand.
+#[derive(Debug, Parser)]
+#[command(name = "devsync-agent", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    /// Speak the sync protocol on standard input and output, for one client.
+    #[arg(long, requires = "state")]
+    stdio: bool,
+    #[command(flatten)]
+    place: Option<Place>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Args)]
+struct Place {
+    /// The agent's own directory, for its records and locks; made if it is missing.
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// Which process is the app: pid/N, container/ID or mnt/INODE; by default the only other container here.
+    #[arg(long, value_name = "TARGET", value_parser = query, default_value = "auto")]
+    target: Query,
+    /// Who the client is, told to the next one who comes.
+    #[arg(long, hide = true, default_value = "another client")]
+    peer: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Be an SSH server whose subsystem `devsync` is the sync protocol.
+    Serve(Serve),
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    #[command(flatten)]
+    ssh: ServeArgs,
+    /// Which process is the app: pid/N, container/ID or mnt/INODE; by default the only other container here.
+    #[arg(long, value_name = "TARGET", value_parser = query, default_value = "auto")]
+    target: Query,
+}
+
+fn query(text: &str) -> Result<Query, FindError> {
+    if text == "auto" { Ok(Query::Only) } else { text.parse() }
+}
+
+/// The whole of `main`.
+pub fn run() -> ExitCode {
+    // First of all, so that an app of the same uid never gets to see the agent's memory.
+    let hardened = dumpable::harden();
+    if std::env::args_os().skip(1).eq(helper::ARGUMENTS.map(OsString::from)) {
+        return helper::helper_main();
+    }
+    let cli = Cli::parse();
+    log(cli.stdio);
+    if let Err(errno) = hardened {
+        tracing::warn!(%errno, "the agent's memory is not protected from the app");
+    }
+    raise_descriptors();
+    // Modes are always told in full.
+    umask(Mode::empty());
+    match start(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("devsync-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(cli: Cli) -> anyhow::Result<()> {
+    match (cli.command, cli.place) {
+        (Some(Command::Serve(serve)), _) => serve_ssh(serve),
+        (None, Some(place)) if cli.stdio => serve_stdio(place),
+        _ => anyhow::bail!("nothing to do: give --stdio or serve (see --help)"),
+    }
+}
+
+fn serve_stdio(place: Place) -> anyhow::Result<()> {
+    let input = File::from(io::stdin().as_fd().try_clone_to_owned().context("standard input")?);
+    let output = File::from(io::stdout().as_fd().try_clone_to_owned().context("standard output")?);
+    match session::serve(input, output, &config(place)) {
+        // The client knows, and says it better.
+        Err(SessionError::Refused(_)) => Ok(()),
+        ended => Ok(ended?),
+    }
+}
+
+fn serve_ssh(serve: Serve) -> anyhow::Result<()> {
+    let config = SessionConfig { target: serve.target, state: serve.ssh.state.clone(), peer: String::new() };
+    let session = move |reader, writer, peer: Peer| {
+        let config = SessionConfig { peer: peer.to_string(), ..config.clone() };
+        match session::serve(reader, writer, &config) {
+            Ok(()) => tracing::info!(%peer, "session ended"),
+            Err(error) => tracing::warn!(%peer, "session ended: {}", session::chain(&error)),
+        }
+    };
+    Ok(ssh::run(serve.ssh, Arc::new(session))?)
+}
+
+fn config(place: Place) -> SessionConfig {
+    SessionConfig { target: place.target, state: place.state, peer: place.peer }
+}
+
+/// To standard error; `DEVSYNC_LOG` says how much, by default only what a user should know.
+fn log(stdio: bool) {
+    let usual = if stdio { "warn" } else { "info" };
+    let filter = EnvFilter::try_from_env("DEVSYNC_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
+}
+
+/// A large batch holds a directory open for each of its directories.
+fn raise_descriptors() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(errno) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::warn!(%errno, "large batches may run out of descriptors");
+    }
+}

@@ -1,0 +1,104 @@
+//! A running `devsync attach` as a person would start it, and the events it prints.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Where the programs are, and where the client keeps what it remembers.
+#[derive(Debug, Clone)]
+pub struct Devsync {
+    /// The directory of `devsync` and `devsync-agent`.
+    pub programs: PathBuf,
+    /// A directory in place of the user's caches, configuration and runtime directory.
+    pub home: PathBuf,
+}
+
+impl Devsync {
+    /// The programs of a directory, with a home that is made here.
+    pub fn new(programs: PathBuf, home: PathBuf) -> Result<Devsync> {
+        let run = home.join("run");
+        fs::create_dir_all(&run).with_context(|| format!("make {}", run.display()))?;
+        fs::set_permissions(&run, fs::Permissions::from_mode(0o700))?;
+        Ok(Devsync { programs, home })
+    }
+
+    /// `devsync COMMAND…` in `project`. The client is ended by the kernel if this process dies.
+    pub fn command(&self, project: &Path, arguments: &[impl AsRef<OsStr>]) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM", "--"]).arg(self.programs.join("devsync")).args(arguments);
+        command.current_dir(project).stdin(Stdio::null());
+        for (variable, directory) in
+            [("XDG_CACHE_HOME", "cache"), ("XDG_STATE_HOME", "state"), ("XDG_CONFIG_HOME", "config")]
+        {
+            command.env(variable, self.home.join(directory));
+        }
+        command.env("XDG_RUNTIME_DIR", self.home.join("run")).env_remove("DEVSYNC_AGENT");
+        command
+    }
+}
+
+/// An attach that goes on until it is stopped.
+#[derive(Debug)]
+pub struct Attach {
+    child: Child,
+    /// Its standard output, line by line.
+    pub events: Receiver<String>,
+}
+
+impl Attach {
+    /// Starts it; standard error goes where ours goes.
+    pub fn start(mut command: Command) -> Result<Attach> {
+        let mut child = command.stdout(Stdio::piped()).spawn().context("start devsync attach")?;
+        let stdout = child.stdout.take().context("stdout is piped")?;
+        let (line_tx, events) = channel();
+        // Ends with the pipe, that is with the attach.
+        thread::spawn(move || {
+            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| line_tx.send(line).ok())
+        });
+        Ok(Attach { child, events })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended by itself, and how.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// Asks it to end as Ctrl-C does, and waits until it has; one that hangs is killed.
+    pub fn stop(mut self) -> Result<ExitStatus> {
+        let pid = Pid::from_raw(i32::try_from(self.child.id())?);
+        kill(pid, Signal::SIGINT).context("signal devsync attach")?;
+        loop {
+            match self.events.recv_timeout(Duration::from_secs(10)) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.child.kill()?;
+                    break;
+                }
+            }
+        }
+        self.child.wait().context("wait for devsync attach")
+    }
+}
+
+impl Drop for Attach {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
