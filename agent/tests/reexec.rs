@@ -208,3 +208,20 @@ fn two_hundred_restarts_leave_nothing_behind() {
     micros.sort();
     println!("8 threads: tracer p50 {} us, p99 {} us", micros[100], micros[198]);
 }
+
+#[test]
+fn a_program_whose_directory_was_replaced_starts_in_the_new_one() {
+    let parent = tempfile::tempdir().expect("makes a directory");
+    let work = parent.path().join("work");
+    std::fs::create_dir(&work).expect("makes a directory");
+    let code = "import os,signal\nprint('START', os.getcwd(), os.listdir('.'), flush=True)\nsignal.pause()";
+    let mut app = App::start(Command::new("python3").args(["-c", code]).current_dir(&work));
+    app.line("START");
+    let restart = app.restart(GRACEFUL);
+    std::fs::remove_dir(&work).expect("removes");
+    std::fs::create_dir(&work).expect("makes it again");
+    std::fs::write(work.join("new"), b"").expect("writes");
+    launcher(&[]).restart(app.pid, start_time(app.pid), restart).expect("restarts");
+    assert_eq!(app.line("START"), format!("{} ['new']", work.display()));
+    assert!(app.runs());
+}

@@ -14,7 +14,7 @@ use super::image::{Before, Image};
 use super::inject::Injection;
 use super::preflight::{self, Preflight};
 use super::threads::Threads;
-use super::{Done, Recorded, Restart, Style, after, refusal};
+use super::{Done, Recorded, Restart, Style, after, recorded, refusal};
 use crate::sys::proc_task;
 use crate::sys::ptrace;
 
@@ -181,20 +181,18 @@ fn prepare<'i>(
 }
 
 /// What of the app's state the calls will change.
-fn state(pid: i32, recorded: &Recorded, mask: u64) -> Result<Before, ReexecError> {
+fn state(pid: i32, wanted: &Recorded, mask: u64) -> Result<Before, ReexecError> {
     let failed = |what| move |source| ReexecError::Proc { what, pid, source };
     let status = proc_task::status(pid).map_err(failed("status"))?;
-    let now = Recorded::of(pid).map_err(|e| ReexecError::Proc { what: e.what, pid, source: e.source })?;
+    let directory = recorded::working_directory(pid).map_err(failed("working directory"))?;
     let descriptors = proc_task::descriptors(pid).map_err(failed("descriptors"))?;
     let kept = descriptors.into_iter().filter(|(fd, cloexec)| *fd >= FIRST_FD && !cloexec);
-    let directory_gone =
-        proc_task::working_directory(pid).is_ok_and(|cwd| cwd.to_string_lossy().ends_with(')'));
     Ok(Before {
         ignored: (1..=64).filter(|signal| status.ignored >> (signal - 1) & 1 == 1).collect(),
         kept: kept.map(|(fd, _)| fd).collect(),
         mask,
-        umask: status.umask.filter(|umask| *umask != recorded.umask),
-        directory: (now.cwd != recorded.cwd || directory_gone).then_some(0),
+        umask: status.umask.filter(|umask| *umask != wanted.umask),
+        directory: (directory.as_ref() != Some(&wanted.cwd)).then_some(0),
     })
 }
 

@@ -63,6 +63,13 @@ impl Recorded {
     }
 }
 
+/// The working directory as the app's root has it; `None` if it was removed.
+pub(super) fn working_directory(pid: i32) -> io::Result<Option<PathBuf>> {
+    let seen = proc_task::working_directory(pid)?;
+    let kept = without_deleted(seen.clone());
+    Ok((kept == seen).then_some(inside(&proc_task::root_path(pid)?, &kept)))
+}
+
 fn without_deleted(path: PathBuf) -> PathBuf {
     let bytes = path.into_os_string().into_vec();
     let kept = bytes.strip_suffix(DELETED).unwrap_or(&bytes);
