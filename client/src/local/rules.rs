@@ -54,7 +54,15 @@ pub struct Rules {
     root: PathBuf,
     options: RuleOptions,
     excludes: Patterns,
-    cache: RwLock<HashMap<Vec<u8>, Arc<DirRules>>>,
+    cache: RwLock<Cache>,
+}
+
+#[derive(Debug, Default)]
+struct Cache {
+    dirs: HashMap<RelPath, Arc<DirRules>>,
+    root: Option<Arc<DirRules>>,
+    /// Counts what was forgotten, so that what was read before is not put in after.
+    forgotten: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,15 +129,29 @@ impl Rules {
 
     /// Forgets what was read of ignore files.
     pub fn invalidate(&self) {
-        self.cache.write().unwrap_or_else(PoisonError::into_inner).clear();
+        let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
+        *cache = Cache { forgotten: cache.forgotten + 1, ..Cache::default() };
+    }
+
+    /// Forgets what was read in `dir` and below it: another directory may have taken the name.
+    pub fn forget(&self, dir: &RelPath) {
+        let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
+        cache.forgotten += 1;
+        if cache.dirs.remove(dir).is_some() {
+            cache.dirs.retain(|d, _| !d.is_within(dir));
+        }
     }
 
     /// What holds in the directory `dir`; `None` is the root.
     pub(crate) fn dir(&self, dir: Option<&RelPath>) -> Arc<DirRules> {
-        let key = dir.map_or(&[][..], |d| d.as_bytes());
-        if let Some(found) = self.cache.read().unwrap_or_else(PoisonError::into_inner).get(key) {
-            return found.clone();
-        }
+        let forgotten = {
+            let cache = self.cache.read().unwrap_or_else(PoisonError::into_inner);
+            let found = dir.map_or(cache.root.as_ref(), |dir| cache.dirs.get(dir));
+            if let Some(found) = found {
+                return found.clone();
+            }
+            cache.forgotten
+        };
         let made = Arc::new(match dir {
             None => self.load_root(),
             Some(dir) => {
@@ -139,7 +161,13 @@ impl Rules {
             }
         });
         let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
-        cache.entry(key.to_vec()).or_insert(made).clone()
+        if cache.forgotten == forgotten {
+            match dir {
+                None => cache.root = Some(made.clone()),
+                Some(dir) => drop(cache.dirs.insert(dir.clone(), made.clone())),
+            }
+        }
+        made
     }
 
     /// Whether `path`, an entry of the directory that `dir` stands for, counts.

@@ -195,6 +195,23 @@ fn a_changed_ignore_file_changes_what_is_watched() {
 }
 
 #[test]
+fn a_directory_in_anothers_place_brings_its_own_ignore_file() {
+    let mut live = plain(|d| {
+        write(d, "a/.gitignore", "f\n");
+        write(d, "a/f", "");
+        write(d, "b/g", "");
+    });
+    fs::rename(live.root.join("a"), live.root.join("c")).expect("rename");
+    write(&live.root, "a/f", "new");
+    live.until(|tree| holds(tree, "a/f", "new"));
+    fs::rename(live.root.join("b"), live.root.join("a/b")).expect("rename");
+    fs::rename(live.root.join("c"), live.root.join("b")).expect("rename");
+    live.settle();
+    live.assert_true();
+    assert!(!live.has("b/f"));
+}
+
+#[test]
 fn saving_fifty_files_is_quiet_only_when_all_are_in() {
     let mut live = plain(|d| (0..50).for_each(|i| write(d, &format!("d{}/f{i}", i % 7), "old")));
     let root = live.root.clone();

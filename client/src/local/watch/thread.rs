@@ -210,6 +210,7 @@ impl Worker {
         let now = Instant::now();
         if let What::MovedFrom { .. } | What::Removed = what {
             self.dirs.forget(&path);
+            self.rules.forget(&path);
             self.left(now, what, &path);
             return;
         }
@@ -238,6 +239,9 @@ impl Worker {
     /// Something happened to a name that exists.
     fn there(&mut self, now: Instant, what: What, path: RelPath, meta: &std::fs::Metadata) {
         let kind = platform::type_of(meta.file_type());
+        if kind == Type::Dir && what != What::Touched {
+            self.rules.forget(&path);
+        }
         if self.rules.verdict(&path, kind == Type::Dir).is_hidden() {
             return;
         }
