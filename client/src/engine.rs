@@ -35,6 +35,7 @@ use batch::{Outcome, Said, Sender};
 use builds::Builds;
 use restarts::Restarts;
 use root::{Root, Work, scan_error};
+pub use root::local_tree;
 pub use serve::{Command, Difference, Reply, Status, StatusRoot, clock, compare_digests};
 
 /// A restart waits until nothing changed for this long.
@@ -58,6 +59,8 @@ pub struct Job {
     pub exe: Option<PathBuf>,
     /// The mapping is a guess: it must be seen to fit.
     pub guessed: bool,
+    /// Why the mapping is as it is.
+    pub because: String,
     pub once: bool,
     pub yes: bool,
     pub since: String,
@@ -116,6 +119,10 @@ impl Engine {
             saves: 0,
             next_root: 0,
         }
+    }
+
+    pub fn job(&self) -> &Job {
+        &self.job
     }
 
     /// Builds, syncs, then follows what happens until the session ends. May be dropped at any await.
@@ -191,7 +198,9 @@ impl Engine {
     /// Another look at files that changed while they were read.
     async fn look_again(&mut self) -> Result<(), CommandError> {
         self.again_at = None;
-        let changes = std::mem::take(&mut self.held_back);
+        let (parked, changes) =
+            std::mem::take(&mut self.held_back).into_iter().partition(|(i, c)| self.waits_for_build(*i, c));
+        self.held_back = parked;
         self.save(changes).await
     }
 
@@ -323,7 +332,7 @@ impl Engine {
     }
 
     /// The mappings as a person reads them.
-    fn places(&self) -> Vec<report::Place> {
+    pub fn places(&self) -> Vec<report::Place> {
         let words = |mapping: &Mapping| {
             let place = place_words(&mapping.place, &self.job.app);
             let (from, to) = match &mapping.source {

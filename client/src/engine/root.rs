@@ -271,6 +271,18 @@ impl Root {
     }
 }
 
+/// What is here of a mapping, by the names in the pod.
+pub fn local_tree(
+    id: RootId,
+    mapping: Mapping,
+    excludes: &[String],
+    project: &Path,
+) -> Result<Tree, CommandError> {
+    let mut root = Root::open(id, mapping, excludes, project)?;
+    root.scan()?;
+    Ok(root.tree_for_pod())
+}
+
 /// The same entry with permission bits that it does not have, so that it differs in nothing else.
 fn with_other_mode(node: &Node) -> Option<Node> {
     match node {

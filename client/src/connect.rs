@@ -1,0 +1,88 @@
+//! From a target's name to a session with its agent.
+
+use std::path::PathBuf;
+
+use tokio::sync::mpsc;
+
+use crate::cli::TargetWord;
+use crate::error::{CommandError, Kind};
+use crate::session::{Event, Session, Welcome};
+use crate::transport::ssh::{self, PinnedKey, SshTarget};
+use crate::transport::stdio::{self, StdioError};
+use crate::transport::Transport;
+
+/// zstd level for links that are slower than zstd.
+const LINK_LEVEL: i32 = 1;
+
+/// How a target is reached.
+#[derive(Debug, Clone)]
+pub struct Route {
+    pub target: TargetWord,
+    pub identity: Option<PathBuf>,
+    pub host_key: Option<String>,
+}
+
+/// A session and what the agent said first.
+pub struct Connected {
+    pub session: Session,
+    pub welcome: Welcome,
+    pub events: mpsc::Receiver<Event>,
+}
+
+pub async fn connect(route: &Route) -> Result<Connected, CommandError> {
+    let transport = match &route.target {
+        TargetWord::Pid(_) => local(&route.target)?,
+        TargetWord::Ssh { user, host, port } => over_ssh(route, user.as_deref(), host, *port).await?,
+    };
+    let (session, welcome, events) = Session::open(transport).await.map_err(|error| {
+        let error = CommandError::from(error);
+        match error.get_hint() {
+            None => error.hint(format!("the target was {}", route.target)),
+            Some(_) => error,
+        }
+    })?;
+    Ok(Connected { session, welcome, events })
+}
+
+fn local(target: &TargetWord) -> Result<Transport, CommandError> {
+    if !cfg!(target_os = "linux") {
+        return Err(CommandError::usage(format!("{target} is a process of this machine, which is no Linux"))
+            .hint("reach an agent elsewhere: ssh/HOST:PORT"));
+    }
+    stdio::connect(&target.to_string(), &crate::dirs::state().join("agent")).map_err(|error| {
+        let hint = match &error {
+            StdioError::NoAgent { .. } => "install devsync-agent beside devsync, or name it in DEVSYNC_AGENT",
+            StdioError::State { .. } => "DEVSYNC_STATE names another directory",
+            StdioError::Spawn { .. } => "is it an executable of this machine?",
+        };
+        CommandError::of(error).hint(hint)
+    })
+}
+
+async fn over_ssh(route: &Route, user: Option<&str>, host: &str, port: u16) -> Result<Transport, CommandError> {
+    let missing = |flag: &str, hint: &str| {
+        CommandError::usage(format!("{} needs {flag}", route.target)).hint(hint.to_owned())
+    };
+    let identity = route.identity.clone();
+    let identity = identity
+        .ok_or_else(|| missing("--identity FILE", "the private key whose public half the agent was given"))?;
+    let host_key = route.host_key.as_deref();
+    let host_key = host_key
+        .ok_or_else(|| missing("--host-key FILE|KEY", "the agent prints its host key when it starts"))?;
+    let host_key = PinnedKey::parse(host_key).map_err(|error| CommandError::of(error).kind(Kind::Usage))?;
+    let addr = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let user = user.unwrap_or("devsync").to_owned();
+    let target = SshTarget { addr, user, identity, host_key };
+    let mut transport = ssh::connect(&target).await.map_err(|error| {
+        let hint = error.hint();
+        CommandError::of(error).hint_opt(hint)
+    })?;
+    if !is_loopback(host) {
+        transport.level = Some(LINK_LEVEL);
+    }
+    Ok(transport)
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}

@@ -1,0 +1,222 @@
+//! The control socket on systems with Unix sockets.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use devsync_protocol::digest::Digest;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
+
+use super::{ANSWER_WITHIN, Answer, ControlError, Holder, MAX_LINE, Question};
+use crate::engine::Command;
+use crate::error::CommandError;
+
+/// Connections that are served at once.
+const MAX_CLIENTS: usize = 16;
+
+/// The claim on a target: its lock, and the socket while it is served.
+pub struct Attached {
+    lock: PathBuf,
+    socket: PathBuf,
+    /// Locked while this attach lives.
+    _file: File,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.task.abort();
+        // While the lock is held, so that nobody else's socket is removed.
+        let _ = std::fs::remove_file(&self.socket);
+        let _ = std::fs::remove_file(&self.lock);
+    }
+}
+
+/// The directory of all control sockets of this user.
+fn directory() -> Result<PathBuf, ControlError> {
+    let uid = nix::unistd::geteuid().as_raw();
+    let dir = match std::env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty()) {
+        Some(runtime) => PathBuf::from(runtime).join("devsync"),
+        None => std::env::temp_dir().join(format!("devsync-{uid}")),
+    };
+    let failed = |source| ControlError::Dir { dir: dir.clone(), source };
+    match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(error)),
+        _ => {}
+    }
+    let meta = std::fs::symlink_metadata(&dir).map_err(failed)?;
+    let private = meta.is_dir() && meta.uid() == uid && meta.mode() & 0o077 == 0;
+    if private { Ok(dir) } else { Err(ControlError::NotPrivate { dir }) }
+}
+
+fn name_of(target: &str) -> String {
+    Digest::of(target.as_bytes()).to_string()[..16].to_owned()
+}
+
+/// Claims the target and serves questions about it.
+pub fn listen(holder: &Holder, commands: mpsc::Sender<Command>) -> Result<Attached, ControlError> {
+    let dir = directory()?;
+    let name = name_of(&holder.target);
+    let (lock, socket) = (dir.join(format!("{name}.lock")), dir.join(format!("{name}.sock")));
+    let file = claim(&lock, holder)?;
+    // The lock is ours, so whoever made this socket is gone.
+    let _ = std::fs::remove_file(&socket);
+    let failed = |source| ControlError::Socket { path: socket.clone(), source };
+    let listener = UnixListener::bind(&socket).map_err(failed)?;
+    let task = tokio::spawn(serve(listener, commands));
+    Ok(Attached { lock, socket, _file: file, task })
+}
+
+fn claim(path: &Path, holder: &Holder) -> Result<File, ControlError> {
+    let failed = |source| ControlError::Socket { path: path.to_owned(), source };
+    loop {
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(taken(&mut file, holder)),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        // The one before may have removed the file between our open and our lock.
+        let same = std::fs::metadata(path).ok().zip(file.metadata().ok());
+        if same.is_none_or(|(there, ours)| there.ino() != ours.ino()) {
+            continue;
+        }
+        let text = serde_json::to_string(holder).unwrap_or_default();
+        file.set_len(0).and_then(|()| file.write_all(text.as_bytes())).map_err(failed)?;
+        return Ok(file);
+    }
+}
+
+fn taken(file: &mut File, wanted: &Holder) -> ControlError {
+    let Holder { pid, target, directory, since } = read_holder(file).unwrap_or_else(|| Holder {
+        pid: 0,
+        target: wanted.target.clone(),
+        directory: PathBuf::from("another directory"),
+        since: "just now".to_owned(),
+    });
+    ControlError::Taken { target, pid, directory: directory.display().to_string(), since }
+}
+
+fn read_holder(file: &mut File) -> Option<Holder> {
+    let mut text = String::new();
+    file.rewind().ok()?;
+    file.take(MAX_LINE).read_to_string(&mut text).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+/// The attaches of this user that are running now.
+pub fn running() -> Result<Vec<Holder>, ControlError> {
+    let dir = directory()?;
+    let failed = |source| ControlError::Dir { dir: dir.clone(), source };
+    let mut holders = Vec::new();
+    for entry in std::fs::read_dir(&dir).map_err(failed)?.flatten() {
+        let path = entry.path();
+        if path.extension().is_none_or(|e| e != "lock") {
+            continue;
+        }
+        let Ok(mut file) = File::open(&path) else { continue };
+        // Shared, so that two who ask do not take each other for the attach.
+        if matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) {
+            holders.extend(read_holder(&mut file));
+        }
+    }
+    holders.sort_by(|a: &Holder, b| a.target.cmp(&b.target));
+    Ok(holders)
+}
+
+async fn serve(listener: UnixListener, commands: mpsc::Sender<Command>) {
+    let uid = nix::unistd::geteuid().as_raw();
+    let mut clients = JoinSet::new();
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        while clients.try_join_next().is_some() {}
+        let is_owner = stream.peer_cred().is_ok_and(|cred| cred.uid() == uid || cred.uid() == 0);
+        if is_owner && clients.len() < MAX_CLIENTS {
+            clients.spawn(answer(stream, commands.clone()));
+        }
+    }
+}
+
+async fn answer(stream: UnixStream, commands: mpsc::Sender<Command>) {
+    let (reader, mut writer) = stream.into_split();
+    let mut line = String::new();
+    let read = BufReader::new(reader.take(MAX_LINE)).read_line(&mut line).await;
+    let answer = match read.ok().and_then(|_| serde_json::from_str(&line).ok()) {
+        Some(question) => put(question, &commands).await,
+        None => CommandError::new("the running attach does not understand this devsync")
+            .hint("attach again with this version")
+            .into(),
+    };
+    let mut text = serde_json::to_string(&answer).unwrap_or_default();
+    text.push('\n');
+    let _ = writer.write_all(text.as_bytes()).await;
+}
+
+async fn put(question: Question, commands: &mpsc::Sender<Command>) -> Answer {
+    match question {
+        Question::Status => {
+            exchange(commands, |then| Command::Status { then }).await.map_or_else(Answer::from, Answer::Status)
+        }
+        Question::Verify => exchange(commands, |then| Command::Verify { then })
+            .await
+            .map_or_else(Answer::from, |differences| Answer::Verified { differences }),
+        Question::Pull { path, into, overwrite } => {
+            exchange(commands, |then| Command::Pull { path, into, overwrite, then })
+                .await
+                .map_or_else(Answer::from, Answer::Pulled)
+        }
+        Question::Restart { mode, grace } => {
+            let mode = match mode.map(|m| m.parse()).transpose() {
+                Ok(mode) => mode,
+                Err(error) => return CommandError::of(error).into(),
+            };
+            let grace = match crate::settings::grace(grace) {
+                Ok(grace) => grace,
+                Err(error) => return error.into(),
+            };
+            exchange(commands, |then| Command::Restart { mode, grace, then })
+                .await
+                .map_or_else(Answer::from, |text| Answer::Restarted { text })
+        }
+    }
+}
+
+async fn exchange<T>(
+    commands: &mpsc::Sender<Command>,
+    command: impl FnOnce(oneshot::Sender<Result<T, CommandError>>) -> Command,
+) -> Result<T, CommandError> {
+    let ended = || CommandError::new("the attach is ending, or another restart took this one's place");
+    let (then, answer) = oneshot::channel();
+    commands.send(command(then)).await.map_err(|_| ended())?;
+    answer.await.map_err(|_| ended())?
+}
+
+/// Asks a running attach.
+pub async fn ask(holder: &Holder, question: &Question) -> Result<Answer, CommandError> {
+    let no_answer = || ControlError::NoAnswer { pid: holder.pid };
+    let path = directory()?.join(format!("{}.sock", name_of(&holder.target)));
+    let exchange = async {
+        let stream = UnixStream::connect(&path).await?;
+        let (reader, mut writer) = stream.into_split();
+        let mut line = serde_json::to_string(question).unwrap_or_default();
+        line.push('\n');
+        writer.write_all(line.as_bytes()).await?;
+        let mut answer = String::new();
+        BufReader::new(reader).read_line(&mut answer).await?;
+        Ok::<String, std::io::Error>(answer)
+    };
+    let answer = timeout(ANSWER_WITHIN, exchange).await.map_err(|_| no_answer())?;
+    let answer = answer.map_err(|e| CommandError::from(no_answer()).cause(e))?;
+    match serde_json::from_str(&answer) {
+        Ok(answer @ Answer::Failed { .. }) => Err(super::failure(answer)),
+        Ok(answer) => Ok(answer),
+        Err(_) => Err(no_answer().into()),
+    }
+}

@@ -1,0 +1,97 @@
+//! What an attach is to do: the command line over devsync.toml.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use devsync_protocol::message::RootOptions;
+
+use crate::cli::{AttachArgs, SyncSpec, TargetArgs};
+use crate::config::{self, Config};
+use crate::connect::Route;
+use crate::error::{CommandError, Kind};
+use crate::mapping::Wishes;
+use crate::rule::RestartRule;
+
+/// How long an app may take to shut down where nobody says.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+pub struct Settings {
+    /// The directory of devsync.toml, else the current one.
+    pub project: PathBuf,
+    pub wishes: Wishes,
+    pub excludes: Vec<String>,
+    pub options: RootOptions,
+    pub rules: Vec<RestartRule>,
+    pub grace: Duration,
+}
+
+/// The project's devsync.toml, and its directory.
+pub fn project() -> Result<(Config, PathBuf), CommandError> {
+    let here = std::env::current_dir()
+        .and_then(std::fs::canonicalize)
+        .map_err(|e| CommandError::new("the current directory cannot be read").cause(e))?;
+    config::find(&here).map_err(|error| {
+        CommandError::of(error).kind(Kind::Usage).hint("its keys are the options of `devsync attach --help`")
+    })
+}
+
+/// The target that is named, on the command line or in devsync.toml.
+pub fn route(args: &TargetArgs, config: &Config, project: &Path) -> Option<Route> {
+    let target = args.target.clone().or_else(|| config.target.clone())?;
+    let in_project = |path: &PathBuf| project.join(path);
+    let host_key = || {
+        let key = config.host_key.clone()?;
+        let file = project.join(&key);
+        Some(if file.is_file() { file.to_string_lossy().into_owned() } else { key })
+    };
+    Some(Route {
+        target,
+        identity: args.identity.clone().or_else(|| config.identity.as_ref().map(in_project)),
+        host_key: args.host_key.clone().or_else(host_key),
+    })
+}
+
+/// What is synced and where; the command line's list replaces that of the file.
+pub fn wishes(sync: &[SyncSpec], exe: Option<&PathBuf>, config: &Config, project: &Path) -> Wishes {
+    let in_project = |spec: &SyncSpec| SyncSpec { from: project.join(&spec.from), to: spec.to.clone() };
+    let named = !sync.is_empty() || exe.is_some();
+    Wishes {
+        sync: if named { sync.to_vec() } else { config.sync.iter().map(in_project).collect() },
+        exe: if named { exe.cloned() } else { config.exe.as_ref().map(|exe| project.join(exe)) },
+        build: None,
+    }
+}
+
+impl Settings {
+    pub fn new(args: &AttachArgs, config: Config, project: PathBuf) -> Result<Self, CommandError> {
+        let mut wishes = wishes(&args.sync, args.exe.as_ref(), &config, &project);
+        wishes.build = args.build.clone().or_else(|| config.build.clone());
+        let excludes = [config.exclude, args.exclude.clone()].concat();
+        let inplace = [config.inplace, args.inplace.clone()].concat();
+        for (flag, glob) in
+            excludes.iter().map(|g| ("--exclude", g)).chain(inplace.iter().map(|g| ("--inplace", g)))
+        {
+            if !crate::local::rules::is_usable_glob(glob) {
+                return Err(CommandError::usage(format!("{flag} {glob:?} is no pattern")));
+            }
+        }
+        let options = RootOptions {
+            delete: args.delete || config.delete,
+            overwrite: args.overwrite || config.overwrite,
+            inplace,
+            dry_run: args.dry_run,
+        };
+        let rules = if args.restart.is_empty() { config.restart.0 } else { args.restart.clone() };
+        let grace = grace(args.grace.or(config.grace))?.unwrap_or(GRACE);
+        Ok(Self { project, wishes, excludes, options, rules, grace })
+    }
+}
+
+/// Seconds as a user gives them.
+pub fn grace(seconds: Option<f64>) -> Result<Option<Duration>, CommandError> {
+    let Some(seconds) = seconds else { return Ok(None) };
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(grace) if grace <= Duration::from_secs(3600) => Ok(Some(grace)),
+        _ => Err(CommandError::usage(format!("--grace {seconds}: expected seconds from 0 to 3600"))),
+    }
+}
