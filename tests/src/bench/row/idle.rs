@@ -29,7 +29,7 @@ pub(super) fn idle(bench: &Bench) -> Result<Vec<Figure>> {
         figure.note = format!(
             "CPU time in {} s; {} context switches; resident {} kB client, {} kB agent",
             WINDOW.as_secs(),
-            after.switches - before.switches,
+            after.switches.saturating_sub(before.switches),
             after.resident[0],
             after.resident[1]
         );
