@@ -29,12 +29,12 @@ impl Engine {
     pub(super) async fn first_sync(&mut self) -> Result<Option<End>, CommandError> {
         let began = Instant::now();
         let wire = self.handle.sent() + self.handle.received();
-        let mut skipped = self.open_roots().await?;
-        if self.job.guessed {
-            self.check_place(&mut skipped).await?;
-        }
+        let skipped = self.open_roots().await?;
         let mut works = Vec::new();
-        for index in 0..self.roots.len() {
+        if self.job.guessed {
+            works.extend(self.check_place(&skipped).await?);
+        }
+        for index in works.len()..self.roots.len() {
             works.push(self.compare(index, &skipped[index]).await?);
         }
         if self.job.options.dry_run {
@@ -188,22 +188,24 @@ impl Engine {
     }
 
     /// A place that nobody named must hold some of these files; else the pod is searched for the one that does.
-    async fn check_place(&mut self, skipped: &mut [Vec<Skipped>]) -> Result<(), CommandError> {
-        let Some(root) = self.roots.first() else { return Ok(()) };
-        if root.is_file() || root.known.0.values().all(Node::is_dir) {
-            return Ok(());
+    /// Gives what the first root needs, where that came out of it.
+    async fn check_place(&mut self, skipped: &[Vec<Skipped>]) -> Result<Option<Work>, CommandError> {
+        let Some(root) = self.roots.first() else { return Ok(None) };
+        if root.is_file() || root.place.is_some() && root.known.0.values().all(Node::is_dir) {
+            return Ok(None);
         }
         if root.place.is_some() {
             let work = self.compare(0, &skipped[0]).await?;
             let root = &self.roots[0];
             let is_file = |node: &&Node| !node.is_dir();
-            let there = root.held.values().filter(is_file).count() + root.signatures.len();
+            let there =
+                root.held.values().filter(is_file).count() + root.signatures.len() + root.conflicts.len();
             // What differs is there too; where there is nothing at all nothing fits.
             if there > 0 || work.is_empty() {
-                return Ok(());
+                return Ok(Some(work));
             }
         }
-        self.move_to_found_place().await
+        self.move_to_found_place().await.map(|()| None)
     }
 
     async fn move_to_found_place(&mut self) -> Result<(), CommandError> {
@@ -213,7 +215,10 @@ impl Engine {
             Reply::Found { places } => places,
             _ => Vec::new(),
         };
-        let best = places.iter().filter(|p| !p.dir.is_root()).max_by_key(|p| (p.same, p.names));
+        // An app of this machine may see the project's own directory.
+        let own = self.roots[0].dir.as_os_str().as_encoded_bytes().to_vec();
+        let fits = |p: &&devsync_protocol::message::FoundPlace| !p.dir.is_root() && p.dir.as_bytes() != own;
+        let best = places.iter().filter(fits).max_by_key(|p| (p.same, p.names));
         let cwd = self.job.app.cwd.as_ref().map_or_else(|| "not known".to_owned(), ToString::to_string);
         let Some(best) = best.filter(|p| p.names > 0) else {
             return Err(CommandError::usage(format!("nothing in {here} matches what the app has"))
