@@ -135,7 +135,10 @@ mod tests {
         assert_eq!(lines.len(), 2);
         let (result, lines) = output(&Build::shell("echo no; exit 3", dir.path())).await;
         let error = result.expect_err("it failed").to_string();
-        assert_eq!((error.as_str(), lines), ("the build echo no; exit 3 failed (exit status: 3)", vec!["no".into()]));
+        assert_eq!(
+            (error.as_str(), lines),
+            ("the build echo no; exit 3 failed (exit status: 3)", vec!["no".into()])
+        );
         let none = Build { argv: vec!["/nonexistent/tool".into()], env: Vec::new(), dir: dir.path().into() };
         assert!(matches!(output(&none).await.0, Err(BuildError::Start { .. })));
     }

@@ -76,8 +76,14 @@ fn claim(path: &Path, holder: &Holder) -> Result<File, ControlError> {
     let failed = |source| ControlError::Socket { path: path.to_owned(), source };
     loop {
         let mut options = OpenOptions::new();
-        let mut file =
-            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(failed)?;
+        let mut file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(taken(&mut file, holder)),
@@ -161,9 +167,9 @@ async fn answer(stream: UnixStream, commands: mpsc::Sender<Command>) {
 
 async fn put(question: Question, commands: &mpsc::Sender<Command>) -> Answer {
     match question {
-        Question::Status => {
-            exchange(commands, |then| Command::Status { then }).await.map_or_else(Answer::from, Answer::Status)
-        }
+        Question::Status => exchange(commands, |then| Command::Status { then })
+            .await
+            .map_or_else(Answer::from, Answer::Status),
         Question::Verify => exchange(commands, |then| Command::Verify { then })
             .await
             .map_or_else(Answer::from, |differences| Answer::Verified { differences }),

@@ -85,7 +85,12 @@ fn joined(over: Result<Result<(), BuildError>, tokio::task::JoinError>) -> Resul
 }
 
 impl Builds {
-    fn open(build: Build, project: &Path, outputs: &[PathBuf], excludes: &[String]) -> Result<Self, CommandError> {
+    fn open(
+        build: Build,
+        project: &Path,
+        outputs: &[PathBuf],
+        excludes: &[String],
+    ) -> Result<Self, CommandError> {
         let root = std::fs::canonicalize(project).unwrap_or_else(|_| project.to_owned());
         let mut excludes = excludes.to_vec();
         for output in outputs {
@@ -151,7 +156,9 @@ impl Builds {
 }
 
 fn escape_glob(text: &str) -> String {
-    text.chars().flat_map(|c| matches!(c, '*' | '?' | '[' | '\\').then_some('\\').into_iter().chain([c])).collect()
+    text.chars()
+        .flat_map(|c| matches!(c, '*' | '?' | '[' | '\\').then_some('\\').into_iter().chain([c]))
+        .collect()
 }
 
 impl Engine {

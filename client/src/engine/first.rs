@@ -52,7 +52,8 @@ impl Engine {
         self.after_batch(&outcome);
         self.copy_bases();
         let total = began.elapsed();
-        outcome.times.read = total.saturating_sub(outcome.times.delta + outcome.times.wire + outcome.times.write);
+        outcome.times.read =
+            total.saturating_sub(outcome.times.delta + outcome.times.wire + outcome.times.write);
         let hops = hops(&outcome, std::time::Duration::ZERO, total);
         let restarts = self.restarts.ask(&asked, outcome.batch, began, hops);
         let wire_bytes = self.handle.sent() + self.handle.received() - wire;
@@ -113,13 +114,17 @@ impl Engine {
         let parts = dirs.chunks(PART).count();
         for (part, dirs) in dirs.chunks(PART).enumerate() {
             let last = part + 1 == parts;
-            outgoing.push(&Request::Compare { root: root.id, tree: digest, dirs: dirs.to_vec(), last }).await?;
+            outgoing
+                .push(&Request::Compare { root: root.id, tree: digest, dirs: dirs.to_vec(), last })
+                .await?;
         }
         outgoing.flush().await?;
         drop(outgoing);
         let (mut differing, mut gone) = (Vec::new(), false);
         loop {
-            let Reply::Compared { differing: more, gone: any, last, .. } = answers.next().await? else { break };
+            let Reply::Compared { differing: more, gone: any, last, .. } = answers.next().await? else {
+                break;
+            };
             differing.extend(more);
             gone |= any;
             if last {
@@ -165,7 +170,12 @@ impl Engine {
         }
     }
 
-    async fn take_needs(&mut self, index: usize, mut needs: Needs, skipped: &[Skipped]) -> Result<Work, CommandError> {
+    async fn take_needs(
+        &mut self,
+        index: usize,
+        mut needs: Needs,
+        skipped: &[Skipped],
+    ) -> Result<Work, CommandError> {
         let root = &mut self.roots[index];
         let (deletes, extras) = (std::mem::take(&mut needs.deletes), std::mem::take(&mut needs.extras));
         let extras = if root.options(&self.job.options).delete { extras } else { Vec::new() };
@@ -174,7 +184,8 @@ impl Engine {
         work.deleted = root.may_delete([deletes, extras].concat(), skipped);
         let of = root.held.len() + work.changed.len() + work.deleted.len();
         let guard = Guard { accept_deletes: self.job.yes };
-        let (dir, shown) = (super::root::show(&root.dir), conflicts.iter().map(|p| root.shown(&root.to_laptop(p))));
+        let (dir, shown) =
+            (super::root::show(&root.dir), conflicts.iter().map(|p| root.shown(&root.to_laptop(p))));
         let shown: Vec<_> = shown.collect();
         for path in shown {
             self.reporter.event(&Event::Conflict { path });
@@ -222,7 +233,9 @@ impl Engine {
         let cwd = self.job.app.cwd.as_ref().map_or_else(|| "not known".to_owned(), ToString::to_string);
         let Some(best) = best.filter(|p| p.names > 0) else {
             return Err(CommandError::usage(format!("nothing in {here} matches what the app has"))
-                .cause(format!("its working directory is {cwd}, and no directory in its root holds these files"))
+                .cause(format!(
+                    "its working directory is {cwd}, and no directory in its root holds these files"
+                ))
                 .hint("say what goes where: --sync .:/path/in/the/pod"));
         };
         let fits = format!("{} has {} of these files ({} the same)", best.dir, best.names, best.same);
@@ -253,7 +266,8 @@ impl Engine {
         if let Some(first) = self.job.mappings.first_mut() {
             *first = mapping;
         }
-        let text = self.places().iter().map(|p| format!("{} → {}", p.from, p.to)).collect::<Vec<_>>().join(", ");
+        let text =
+            self.places().iter().map(|p| format!("{} → {}", p.from, p.to)).collect::<Vec<_>>().join(", ");
         self.reporter.event(&Event::Note { text: format!("syncing {text}"), hint: None });
         Ok(())
     }
@@ -274,7 +288,8 @@ impl Engine {
     pub(super) async fn check_executable(&mut self, works: &[Work]) -> Result<(), CommandError> {
         for (root, work) in self.roots.iter().zip(works) {
             let Source::File { path, name } = &root.mapping.source else { continue };
-            let (Some(place), Some(exe), false) = (&root.place, &self.job.app.exe, work.changed.is_empty()) else {
+            let (Some(place), Some(exe), false) = (&root.place, &self.job.app.exe, work.changed.is_empty())
+            else {
                 continue;
             };
             let Ok(full) = place.join(name) else { continue };
