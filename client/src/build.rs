@@ -62,7 +62,7 @@ impl Build {
         let stderr = child.stderr.take().map(|s| pass_on(s, lines));
         let output = async { tokio::join!(optional(stdout), optional(stderr)) };
         let (status, _) = tokio::join!(child.wait(), output);
-        group.is_done();
+        group.disarm();
         let status = status.map_err(start)?;
         match status.success() {
             true => Ok(()),
@@ -88,7 +88,7 @@ async fn pass_on(stream: impl AsyncRead + Unpin, lines: mpsc::Sender<String>) {
     }
 }
 
-/// The process group of a running build: ended when dropped before [`Group::is_done`].
+/// The process group of a running build: ended when dropped before [`Group::disarm`].
 struct Group(Option<u32>);
 
 impl Group {
@@ -96,7 +96,7 @@ impl Group {
         Self(child.id())
     }
 
-    fn is_done(mut self) {
+    fn disarm(mut self) {
         self.0 = None;
     }
 }

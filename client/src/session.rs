@@ -296,3 +296,6 @@ async fn beat(handle: Handle, heard: Arc<std::sync::Mutex<Instant>>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,8 +34,8 @@ impl Engine {
         if self.job.guessed {
             works.extend(self.check_place(&skipped).await?);
         }
-        for index in works.len()..self.roots.len() {
-            works.push(self.compare(index, &skipped[index]).await?);
+        for (index, skipped) in skipped.iter().enumerate().skip(works.len()) {
+            works.push(self.compare(index, skipped).await?);
         }
         if self.job.options.dry_run {
             self.show(&works);
