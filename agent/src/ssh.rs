@@ -15,6 +15,7 @@ mod key_options;
 mod lobby;
 mod outbox;
 mod socket;
+mod throttle;
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -25,8 +26,8 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 pub use authorized::{AuthorizedKeys, AuthorizedKeysError};
 pub use command::{ServeArgs, ServeError, run};
@@ -124,13 +125,32 @@ pub async fn serve(
         session,
         limits,
     });
-    let connections = TaskTracker::new();
-    while let Some((socket, address)) = accept(&listener, &shutdown).await {
-        connections.spawn(connection::run(socket, address, Arc::clone(&shared), shutdown.child_token()));
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(joined) = connections.join_next() => seen(joined),
+            accepted = accept(&listener, &shutdown) => match accepted {
+                Some((socket, address)) => {
+                    let (shared, shutdown) = (Arc::clone(&shared), shutdown.child_token());
+                    connections.spawn(connection::run(socket, address, shared, shutdown));
+                }
+                None => break,
+            },
+        }
     }
     drop(listener);
-    connections.close();
-    connections.wait().await;
+    while let Some(joined) = connections.join_next().await {
+        seen(joined);
+    }
+}
+
+/// A connection's task that panicked is a bug, and must not look like an end.
+fn seen(joined: Result<(), JoinError>) {
+    if let Err(error) = joined
+        && error.is_panic()
+    {
+        std::panic::resume_unwind(error.into_panic());
+    }
 }
 
 /// The next connection; none after shutdown.

@@ -1,4 +1,5 @@
 //! devsync-run with real programs: restarts, crashes, signals, output, terminals, hostile peers, namespaces.
+#![allow(clippy::unwrap_used)]
 
 #[path = "supervisor/control.rs"]
 mod control;

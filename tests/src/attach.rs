@@ -8,11 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+/// How long an attach may take to be there.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where the programs are, and where the client keeps what it remembers.
 #[derive(Debug, Clone)]
@@ -66,6 +69,24 @@ impl Attach {
             BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| line_tx.send(line).ok())
         });
         Ok(Attach { child, events })
+    }
+
+    /// Waits until the first sync is over; returns what was said until then.
+    pub fn first_sync(&mut self) -> Result<Vec<String>> {
+        let mut said = Vec::new();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = self.events.recv_timeout(left) else {
+                let ended = self.child.try_wait()?;
+                bail!("devsync attach did not get to its first sync (ended: {ended:?}): {said:?}");
+            };
+            let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            said.push(line);
+            if event["event"] == "synced" {
+                return Ok(said);
+            }
+        }
     }
 
     /// Its process id.

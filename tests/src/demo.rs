@@ -36,7 +36,9 @@ pub fn once(setup: &Setup, project: &Project) -> Result<()> {
     let mut client = app.client();
     let mut attach =
         Attach::start(setup.devsync.command(&project.laptop, &project.attach(&app, &["-o", "json"])))?;
-    await_first_event(&mut attach)?;
+    for line in attach.first_sync()? {
+        println!("{line}");
+    }
     std::thread::scope(|scope| {
         // The client's thread lives in the program's network from its first question on.
         let check = scope.spawn(|| {
@@ -62,16 +64,6 @@ pub fn once(setup: &Setup, project: &Project) -> Result<()> {
         "demo: {SAVES} saves, {SAVES} new answers, still process {} · attach ended with {status}",
         app.pid()
     );
-    Ok(())
-}
-
-fn await_first_event(attach: &mut Attach) -> Result<()> {
-    let line = attach.events.recv_timeout(PATIENCE);
-    if line.is_err() {
-        let ended = attach.ended()?;
-        ensure!(ended.is_none(), "devsync attach ended with {ended:?} before its first event");
-    }
-    println!("{}", line.context("devsync attach says nothing")?);
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use russh::server::Config;
 use russh::{MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
 
 use super::Limits;
+use super::throttle::WINDOW;
 
 /// Strict key exchange (against Terrapin, CVE-2023-48795) exists only if its two names are in the list.
 const KEX: &[kex::Name] = &[
@@ -32,8 +33,6 @@ pub(super) const KEYS: &[Algorithm] = &[
     Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
 ];
 
-/// 12 MiB: at 50 ms of round trip that is 240 MB/s.
-const WINDOW: u32 = 12 * 1024 * 1024;
 /// Longest packet that russh permits.
 const PACKET: u32 = 65_535;
 /// Every refusal takes at least this long, whatever the file said.

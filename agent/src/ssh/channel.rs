@@ -11,8 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_util::bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use super::inbox::{Inbox, InboxReader, Refused};
+use super::inbox::Inbox;
 use super::outbox::outbox;
+use super::throttle::Throttle;
 use super::{Peer, SUBSYSTEM, SessionFn};
 
 /// How a connection ends its sessions.
@@ -30,6 +31,7 @@ pub(super) async fn run(
     place: OwnedSemaphorePermit,
     peer: Peer,
     session: Arc<SessionFn>,
+    throttle: Arc<Throttle>,
     stop: Stop,
 ) {
     let (mut incoming, outgoing) = channel.split();
@@ -41,7 +43,7 @@ pub(super) async fn run(
     if asked {
         tracing::info!(%peer, "session begins");
         let stop = Stop { input: stop.input, all: stop.all.child_token() };
-        match carry(incoming, &outgoing, peer.clone(), session, &stop).await {
+        match carry(incoming, &outgoing, peer.clone(), session, throttle, &stop).await {
             Ok(()) => tracing::info!(%peer, "session ended"),
             Err(error) => tracing::warn!(%peer, %error, "session could not be started"),
         }
@@ -67,11 +69,11 @@ async fn carry(
     outgoing: &ChannelWriteHalf<Msg>,
     peer: Peer,
     session: Arc<SessionFn>,
+    throttle: Arc<Throttle>,
     stop: &Stop,
 ) -> io::Result<()> {
-    let inbox = Arc::new(Inbox::default());
-    let (writer, parts) = outbox(Arc::clone(&inbox));
-    let reader = InboxReader(Arc::clone(&inbox));
+    let (inbox, reader) = Inbox::new(Arc::clone(&throttle));
+    let (writer, parts) = outbox(throttle);
     let (ended, end) = oneshot::channel::<()>();
     let thread = std::thread::Builder::new().name("session".into()).spawn(move || {
         session(Box::new(reader), Box::new(writer), peer);
@@ -98,14 +100,7 @@ async fn receive(mut incoming: ChannelReadHalf, inbox: &Inbox, stop: &Stop) {
     let whole = async {
         loop {
             match incoming.wait().await {
-                Some(ChannelMsg::Data { data }) => match inbox.push(data).await {
-                    // A session that stopped reading may still answer: the rest is thrown away.
-                    Ok(()) | Err(Refused::Gone) => {}
-                    Err(Refused::Flood) => {
-                        tracing::warn!("a client sends without reading its answers: cut off");
-                        return stop.all.cancel();
-                    }
-                },
+                Some(ChannelMsg::Data { data }) => inbox.push(data),
                 Some(ChannelMsg::Eof) => inbox.end(),
                 None | Some(ChannelMsg::Close) => return stop.all.cancel(),
                 Some(_) => {}

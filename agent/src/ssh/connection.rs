@@ -18,6 +18,7 @@ use super::channel::{self, Stop};
 use super::handler::{ConnectionHandler, Event};
 use super::lobby::{Stage, Ticket};
 use super::socket::{Cutter, Socket};
+use super::throttle::Throttle;
 use super::{Peer, Shared};
 
 /// For saying good-bye to a client whose sessions have ended.
@@ -32,6 +33,7 @@ struct Connection {
     ticket: Option<Ticket>,
     login: Option<(Peer, OwnedSemaphorePermit)>,
     channels: TaskTracker,
+    throttle: Arc<Throttle>,
     stop: Stop,
 }
 
@@ -44,12 +46,13 @@ pub(super) async fn run(
 ) {
     let deadline = Instant::now() + shared.limits.login_grace;
     let ticket = shared.lobby.enter(address.ip());
-    let (socket, cutter) = match Socket::new(tcp) {
+    let throttle = Arc::new(Throttle::default());
+    let (socket, cutter) = match Socket::new(tcp, Arc::clone(&throttle)) {
         Ok(socket) => socket,
         Err(error) => return log_setup(address, &error),
     };
     let (events, receiver) = channel(8);
-    let handler = ConnectionHandler::new(address, Arc::clone(&shared), events);
+    let handler = ConnectionHandler::new(address, Arc::clone(&shared), Arc::clone(&throttle), events);
     let running = tokio::select! {
         running = russh::server::run_stream(Arc::clone(&shared.russh), socket, handler) => running,
         () = sleep_until(deadline) => return log_end(address, "no identification came in time"),
@@ -67,6 +70,7 @@ pub(super) async fn run(
         ticket: Some(ticket),
         login: None,
         channels: TaskTracker::new(),
+        throttle,
         stop: Stop::default(),
     };
     connection.serve(running, receiver, cutter, deadline, &shutdown).await;
@@ -111,7 +115,8 @@ impl Connection {
             }
             (Event::Opened(channel, place), Some((peer, _))) => {
                 let session = Arc::clone(&self.shared.session);
-                self.channels.spawn(channel::run(channel, place, peer.clone(), session, self.stop.clone()));
+                let (peer, throttle, stop) = (peer.clone(), Arc::clone(&self.throttle), self.stop.clone());
+                self.channels.spawn(channel::run(channel, place, peer, session, throttle, stop));
             }
             // russh opens channels only after a login: dropped, which closes it.
             (Event::Opened(..), None) => {}
@@ -128,8 +133,10 @@ impl Connection {
         if self.login.is_some() && timeout(limit, self.channels.wait()).await.is_ok() {
             let farewell = handle.disconnect(Disconnect::ByApplication, "the agent ends".into(), "en".into());
             let _ = timeout(FAREWELL, farewell).await;
-            // A polite client closes its side now.
-            let _ = timeout(FAREWELL, &mut *running).await;
+            // A polite client closes its side now. What has ended must not be waited for again.
+            if timeout(FAREWELL, &mut *running).await.is_ok() {
+                return;
+            }
         }
         cutter.cut();
         let _ = timeout(limit, &mut *running).await;

@@ -12,6 +12,7 @@ use russh::{Channel, ChannelId, ChannelOpenFailure, Error, Pty};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::throttle::Throttle;
 use super::{Peer, SUBSYSTEM, Shared};
 
 /// Names from the wire are cut to this many characters before they are kept or logged.
@@ -27,6 +28,7 @@ pub(super) enum Event {
 pub(super) struct ConnectionHandler {
     address: SocketAddr,
     shared: Arc<Shared>,
+    throttle: Arc<Throttle>,
     events: Sender<Event>,
     channels: Arc<Semaphore>,
     /// Keys refused so far.
@@ -37,9 +39,14 @@ pub(super) struct ConnectionHandler {
 }
 
 impl ConnectionHandler {
-    pub(super) fn new(address: SocketAddr, shared: Arc<Shared>, events: Sender<Event>) -> Self {
+    pub(super) fn new(
+        address: SocketAddr,
+        shared: Arc<Shared>,
+        throttle: Arc<Throttle>,
+        events: Sender<Event>,
+    ) -> Self {
         let channels = Arc::new(Semaphore::new(shared.limits.channels));
-        Self { address, shared, events, channels, refused: 0, login: None, started: HashSet::new() }
+        Self { address, shared, throttle, events, channels, refused: 0, login: None, started: HashSet::new() }
     }
 
     fn peer(&self, user: &str, key: &PublicKey) -> Peer {
@@ -153,6 +160,10 @@ impl Handler for ConnectionHandler {
         }
         let name: String = name.chars().take(NAME).collect();
         self.refuse_request(&format!("subsystem {name:?}"), channel, session)
+    }
+
+    fn adjust_window(&mut self, _: ChannelId, _: u32) -> u32 {
+        self.throttle.window()
     }
 
     async fn shell_request(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc::{Receiver, Sender, channel, error::TrySendError};
 use tokio_util::bytes::Bytes;
 
-use super::inbox::Inbox;
+use super::throttle::Throttle;
 
 /// Longest part that one write takes.
 const PART: usize = 256 * 1024;
@@ -18,13 +18,13 @@ const PARTS: usize = 8;
 #[derive(Debug)]
 pub(super) struct OutboxWriter {
     parts: Sender<Bytes>,
-    inbox: Arc<Inbox>,
+    throttle: Arc<Throttle>,
 }
 
-/// Makes the queue; `inbox` is told while the writer waits.
-pub(super) fn outbox(inbox: Arc<Inbox>) -> (OutboxWriter, Receiver<Bytes>) {
+/// Makes the queue; `throttle` is told while the writer waits.
+pub(super) fn outbox(throttle: Arc<Throttle>) -> (OutboxWriter, Receiver<Bytes>) {
     let (parts, receiver) = channel(PARTS);
-    (OutboxWriter { parts, inbox }, receiver)
+    (OutboxWriter { parts, throttle }, receiver)
 }
 
 impl Write for OutboxWriter {
@@ -37,9 +37,9 @@ impl Write for OutboxWriter {
             Ok(()) => Ok(part.len()),
             Err(TrySendError::Closed(_)) => Err(closed()),
             Err(TrySendError::Full(bytes)) => {
-                self.inbox.set_writing(true);
+                self.throttle.begin_write();
                 let sent = self.parts.blocking_send(bytes);
-                self.inbox.set_writing(false);
+                self.throttle.end_write();
                 sent.map(|()| part.len()).map_err(|_| closed())
             }
         }

@@ -4,6 +4,7 @@
 //! both would wait for ever. What arrives while a write waits is therefore taken into memory, up to a bound that a
 //! peer's window keeps it below.
 
+use std::future::Future;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
@@ -14,9 +15,14 @@ use std::time::Duration;
 use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::throttle::Throttle;
 
 /// Largest amount read ahead: more than a channel's window and what is sent beside it.
 const AHEAD: usize = 16 * 1024 * 1024;
+/// What passes at the end of a pause: about a narrow window, which has a window adjustment behind it.
+const ALLOWANCE: usize = 256 * 1024;
 /// One read from the kernel.
 const STEP: usize = 128 * 1024;
 /// A peer that acknowledges nothing, or keeps its window shut, for this long is gone: russh's own timers do not run
@@ -40,15 +46,23 @@ pub(super) struct Socket {
     ahead: Vec<u8>,
     /// Where the unread part of `ahead` begins.
     start: usize,
+    throttle: Arc<Throttle>,
+    /// The end of a pause, and the throttle's progress at its begin.
+    pause: Option<(Pin<Box<Sleep>>, u64)>,
+    /// Bytes that pass before the next pause.
+    allowance: usize,
 }
 
 impl Socket {
-    pub(super) fn new(tcp: TcpStream) -> io::Result<(Self, Cutter)> {
+    pub(super) fn new(tcp: TcpStream, throttle: Arc<Throttle>) -> io::Result<(Self, Cutter)> {
         tcp.set_nodelay(true)?;
         let stall = u32::try_from(STALL.as_millis()).unwrap_or(u32::MAX);
         setsockopt(&tcp, sockopt::TcpUserTimeout, &stall)?;
         let tcp = Arc::new(tcp);
-        Ok((Self { tcp: Arc::clone(&tcp), ahead: Vec::new(), start: 0 }, Cutter(tcp)))
+        Ok((
+            Self { tcp: Arc::clone(&tcp), ahead: Vec::new(), start: 0, throttle, pause: None, allowance: 0 },
+            Cutter(tcp),
+        ))
     }
 
     /// Appends what the kernel has to `ahead`, at most up to `limit` bytes of it; the number of bytes that came.
@@ -76,11 +90,36 @@ impl Socket {
         }
     }
 
+    /// Waits while the sessions have enough to read.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.throttle.full() && self.allowance == 0 {
+            let (limit, progress) = self.throttle.pause(cx.waker());
+            // It may have had its reason to wake just before it knew whom.
+            if !self.throttle.full() {
+                break;
+            }
+            let end = Instant::now() + limit;
+            let (timer, began) = self.pause.get_or_insert_with(|| (Box::pin(sleep(limit)), progress));
+            // A session that has begun to wait makes the pause shorter.
+            if timer.deadline() > end {
+                timer.as_mut().reset(end);
+                *began = progress;
+            }
+            ready!(timer.as_mut().poll(cx));
+            let passes = self.throttle.lets_through(*began);
+            self.pause = None;
+            self.allowance = if passes { ALLOWANCE } else { 0 };
+        }
+        self.pause = None;
+        Poll::Ready(())
+    }
+
     fn take(&mut self, buf: &mut ReadBuf<'_>) {
         let waiting = self.ahead.get(self.start..).unwrap_or_default();
         let count = waiting.len().min(buf.remaining());
         buf.put_slice(waiting.get(..count).unwrap_or_default());
         self.start += count;
+        self.allowance = self.allowance.saturating_sub(count);
         if self.start == self.ahead.len() {
             self.start = 0;
             self.ahead.clear();
@@ -93,6 +132,7 @@ impl Socket {
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let socket = self.get_mut();
+        ready!(socket.poll_pause(cx));
         if socket.ahead.is_empty() {
             ready!(socket.poll_fill(cx, STEP))?;
         }

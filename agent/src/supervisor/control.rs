@@ -12,9 +12,10 @@ use super::wire::{self, MAX_REQUEST, NAME_PREFIX, NAME_TRIES, Refusal, Reply, Re
 use crate::sys::abstract_socket;
 
 /// Connections at once; one more takes the place of the one that was quiet for longest.
-const MAX_CLIENTS: usize = 8;
-/// Accepted in a row before the rest of the loop has its turn.
-const ACCEPTS: usize = 16;
+const MAX_CLIENTS: usize = 32;
+/// Accepted in a row before what they sent is read: far fewer than there is room for, or a burst would put out connections that
+/// have asked already.
+const ACCEPTS: usize = 4;
 /// Input kept for a connection: one request with its length.
 const BUFFER: usize = 4 + MAX_REQUEST;
 

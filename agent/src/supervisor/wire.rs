@@ -182,6 +182,7 @@ pub fn decode<M: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<Option<
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -69,6 +69,7 @@ fn parse_listening(table: &[u8], prefix: &str, limit: usize) -> Vec<Vec<u8>> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -45,6 +45,7 @@ fn sockets_of(pid: i32) -> Vec<u64> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

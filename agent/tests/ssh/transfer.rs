@@ -13,8 +13,10 @@ const MIB: usize = 1024 * 1024;
 fn two_hundred_megabytes_come_back_whole() {
     let server = Server::start();
     let input = noise(200 * MIB);
-    let output = server.subsystem(&["id"], &["-c", "aes256-gcm@openssh.com"], &input);
-    assert!(output.status.success(), "{}", stderr(&output));
+    let output = server.subsystem(&["id"], &["-v", "-c", "aes256-gcm@openssh.com"], &input);
+    let log = stderr(&output);
+    let (status, count) = (output.status, output.stdout.len());
+    assert!(status.success(), "{status}, {count} bytes: {}", &log[log.len().saturating_sub(2000)..]);
     assert!(output.stdout == input);
 }
 

@@ -4,12 +4,16 @@ use std::process::{Command, Stdio};
 
 use crate::harness::{BINARY, Run, python};
 
-/// Runs argv[2:] as the session leader of a new terminal; steps in argv[1]: `text -> bytes` sends bytes when text was seen.
+/// Runs argv[2:] as the session leader of a new terminal; steps in argv[1]: `text -> bytes` sends bytes when text was seen. NOFLSH: the kernel else
+/// drops what is written just after Ctrl-C and Ctrl-Z, for it signals first and flushes then.
 const TERMINAL: &str = r"
-import os, pty, select, sys, time
+import os, pty, select, sys, termios, time
 steps = [step.split(' -> ') for step in sys.argv[1].splitlines()]
 pid, fd = pty.fork()
 if pid == 0:
+    modes = termios.tcgetattr(0)
+    modes[3] |= termios.NOFLSH
+    termios.tcsetattr(0, termios.TCSANOW, modes)
     os.execv(sys.argv[2], sys.argv[2:])
 seen, until = b'', time.time() + 60
 while time.time() < until:
@@ -44,16 +48,18 @@ fn play(steps: &str, program: &[&str]) -> String {
     run.read("out")
 }
 
+/// Its handlers write without print, which must not be entered twice.
 const APP: &str = "
 import os, signal, sys, time
 def stop(number, frame):
-    print('INTERRUPTED', flush=True)
+    os.write(1, b'INTERRUPTED\\n')
     sys.exit(int(sys.argv[1]))
 signal.signal(signal.SIGINT, stop)
-signal.signal(signal.SIGCONT, lambda *a: print('CONTINUED', flush=True))
+signal.signal(signal.SIGCONT, lambda *a: os.write(1, b'CONTINUED\\n'))
 print('FOREGROUND', os.tcgetpgrp(0) == os.getpgrp() == os.getpid(), os.isatty(1), flush=True)
+# A signal that comes just before a sleep begins is handled only after it.
 while True:
-    time.sleep(1000)
+    time.sleep(0.02)
 ";
 
 #[test]

@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use devsync_protocol::digest::Digest;
 use devsync_protocol::message::MAX_ENTRIES;
 use devsync_protocol::path::RelPath;
-use devsync_protocol::tree::Tree;
+use devsync_protocol::tree::{Node, Tree};
 use etcetera::BaseStrategy;
 use serde::{Deserialize, Serialize};
 
@@ -70,8 +70,9 @@ impl Index {
 
     /// Drops all that is not in `tree`.
     pub fn retain(&mut self, tree: &Tree) {
+        // After a scan each file of the tree has an entry, so that equal numbers are equal sets.
         let before = self.entries.len();
-        if before > tree.0.len() || !self.entries.keys().all(|p| tree.0.contains_key(p)) {
+        if before > tree.0.values().filter(|node| matches!(node, Node::File { .. })).count() {
             self.entries.retain(|path, _| tree.0.contains_key(path));
         }
         self.dirty |= self.entries.len() != before;

@@ -194,7 +194,7 @@ pub fn absolute(root: &Path, path: Option<&RelPath>) -> PathBuf {
 }
 
 /// The path below `root`: `Ok(None)` is the root itself, `Err` what lies outside or cannot travel.
-pub fn relative(root: &Path, path: &Path) -> Result<Option<RelPath>, ()> {
+pub(crate) fn relative(root: &Path, path: &Path) -> Result<Option<RelPath>, ()> {
     let rest = path.strip_prefix(root).map_err(|_| ())?;
     let bytes = imp::path_bytes(rest).ok_or(())?;
     if bytes.is_empty() { Ok(None) } else { RelPath::new(bytes).map(Some).map_err(|_| ()) }

@@ -60,7 +60,8 @@ pub struct LargeFile {
     path: PathBuf,
     stamp: Stamp,
     digest: Digest,
-    hasher: Hasher,
+    /// Large, so that [`Body`] stays small.
+    hasher: Box<Hasher>,
     left: u64,
 }
 
@@ -111,7 +112,7 @@ fn attempt(path: &Path, in_memory: u64) -> Result<Option<Contents>, ReadError> {
         false => {
             file.seek(SeekFrom::Start(0)).map_err(|e| error(path, e))?;
             let path = path.to_path_buf();
-            Body::File(LargeFile { file, path, stamp, digest, hasher: Hasher::new(), left: stamp.size })
+            Body::File(LargeFile { file, path, stamp, digest, hasher: Box::default(), left: stamp.size })
         }
     };
     Ok(Some(Contents { stamp, mode, digest, body }))
@@ -167,7 +168,7 @@ impl LargeFile {
     /// Starts again from the first byte.
     pub fn rewind(&mut self) -> Result<(), ReadError> {
         self.file.seek(SeekFrom::Start(0)).map_err(|e| error(&self.path, e))?;
-        self.hasher = Hasher::new();
+        *self.hasher = Hasher::new();
         self.left = self.stamp.size;
         Ok(())
     }
@@ -179,7 +180,7 @@ impl LargeFile {
 
     fn check(&self) -> Result<(), ReadError> {
         let now = self.file.metadata().map_err(|e| error(&self.path, e))?;
-        let same = now.len() == self.stamp.size && self.hasher.clone().finish() == self.digest;
+        let same = now.len() == self.stamp.size && Hasher::clone(&self.hasher).finish() == self.digest;
         if same { Ok(()) } else { Err(ReadError::Changing { path: shown(&self.path) }) }
     }
 }

@@ -136,7 +136,7 @@ impl Refresh<'_> {
             self.hide(path);
             return Ok(());
         }
-        match look(&abs, &meta) {
+        match look(|| abs, &meta) {
             Ok(Ok(seen)) => match self.scanner.node(path, seen) {
                 Ok(node) => self.found(path, node, deep)?,
                 Err(error) => self.unread(path, Skipped::of_read(path, error)),

@@ -217,7 +217,11 @@ impl Rules {
         {
             return hide();
         }
-        match dir.chain().find_map(|d| d.devsync.says(&path[d.base..], is_dir)) {
+        match dir
+            .chain()
+            .filter(|d| !d.devsync.is_empty())
+            .find_map(|d| d.devsync.says(&path[d.base..], is_dir))
+        {
             Some(Says::Ignore) => return hide(),
             Some(Says::Keep) => return keep(State::Unlocked),
             None => {}

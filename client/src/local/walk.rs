@@ -2,7 +2,7 @@
 
 use std::fs::DirEntry;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use devsync_protocol::message::MAX_FILE;
@@ -131,7 +131,7 @@ fn visit(
     if rules.entry(here, &path, is_dir).is_hidden() {
         return;
     }
-    match entry.metadata().and_then(|meta| look(&entry.path(), &meta)) {
+    match entry.metadata().and_then(|meta| look(|| entry.path(), &meta)) {
         Ok(Ok(seen)) => {
             if matches!(seen, Seen::Other(Node::Dir { .. })) {
                 below.push(path.clone());
@@ -145,13 +145,13 @@ fn visit(
 }
 
 /// What lstat's `meta` of the file at `abs` mean for a sync.
-pub(crate) fn look(abs: &Path, meta: &std::fs::Metadata) -> io::Result<Result<Seen, Why>> {
+pub(crate) fn look(abs: impl FnOnce() -> PathBuf, meta: &std::fs::Metadata) -> io::Result<Result<Seen, Why>> {
     let mode = platform::mode(meta);
     Ok(match platform::type_of(meta.file_type()) {
         Type::File if meta.len() > MAX_FILE => Err(Why::TooLarge),
         Type::File => Ok(Seen::File { stamp: platform::stamp(meta), mode }),
         Type::Dir => Ok(Seen::Other(Node::Dir { mode })),
-        Type::Symlink => match platform::link_target(abs)? {
+        Type::Symlink => match platform::link_target(&abs())? {
             Some(target) if !target.is_empty() && target.len() <= MAX_LINK => {
                 Ok(Seen::Other(Node::Symlink { target }))
             }

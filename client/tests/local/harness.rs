@@ -10,6 +10,7 @@ use devsync_cli::local::index::Index;
 use devsync_cli::local::{Change, Note, Rescan, RuleOptions, Rules, Scan, Scanner, Timing, Update, Watcher};
 use devsync_protocol::path::RelPath;
 use devsync_protocol::tree::{Node, Tree};
+use proptest::prelude::ProptestConfig;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::Receiver;
 
@@ -55,6 +56,37 @@ pub(crate) fn scanner(root: &Path, options: RuleOptions) -> Scanner {
 
 pub(crate) fn scan(root: &Path, options: RuleOptions) -> Scan {
     scanner(root, options).scan().expect("scan")
+}
+
+/// Runs the test `name` of this executable again under `launcher`, which is given the command as arguments.
+pub(crate) fn rerun(name: &str, launcher: &mut Command) {
+    let out = launcher
+        .arg(std::env::current_exe().expect("own path"))
+        .args(["--exact", name, "--nocapture", "--include-ignored"])
+        .env("DEVSYNC_TEST_RERUN", name)
+        .output()
+        .expect("the launcher runs");
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(
+        out.status.success() && text.contains("1 passed"),
+        "{text}{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+}
+
+/// True in the process that [`rerun`] started.
+pub(crate) fn is_rerun(name: &str) -> bool {
+    std::env::var("DEVSYNC_TEST_RERUN").is_ok_and(|n| n == name)
+}
+
+/// So many cases for a property, or as many as PROPTEST_CASES says.
+pub(crate) fn cases(usual: u32) -> ProptestConfig {
+    let config =
+        ProptestConfig { failure_persistence: None, max_shrink_iters: 200, ..ProptestConfig::default() };
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => config,
+        None => ProptestConfig { cases: usual, ..config },
+    }
 }
 
 /// A watched directory; removed at the end.

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use devsync_cli::local::{RuleOptions, Rules, Verdict};
 use proptest::prelude::*;
 
-use crate::harness::{git, names, rel, scan, write};
+use crate::harness::{cases, git, names, rel, scan, write};
 
 /// All paths below `root` but git's, with whether each is a directory.
 fn all_paths(root: &Path) -> Vec<(String, bool)> {
@@ -103,7 +103,7 @@ fn make(root: &Path, paths: &[String]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(60))]
 
     #[test]
     fn ignores_what_git_ignores(
@@ -113,7 +113,7 @@ proptest! {
     ) {
         let dir = tempfile::tempdir().expect("temp dir");
         let root = dir.path();
-        git(root, &["init", "-q"]);
+        git(root, &["init", "-q", "--template="]);
         make(root, &paths);
         fs::create_dir_all(root.join(".git/info")).expect("mkdir");
         fs::write(root.join(".git/info/exclude"), &exclude).expect("write");

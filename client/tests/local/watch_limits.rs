@@ -5,28 +5,12 @@ use std::process::Command;
 use devsync_cli::local::{Note, RuleOptions};
 use devsync_protocol::tree::Tree;
 
-use crate::harness::{Live, rel, write};
+use crate::harness::{Live, is_rerun, rel, rerun, write};
 
-/// Runs the test `name` of this executable again, in a user namespace with `limit` written.
+/// Runs the test again in a user namespace with `limit` written.
 fn in_namespace(name: &str, limit: &str) {
-    let exe = std::env::current_exe().expect("own path");
-    let script = format!("{limit} && exec \"$0\" --exact {name} --nocapture --include-ignored");
-    let out = Command::new("unshare")
-        .args(["--user", "--map-root-user", "sh", "-c", &script])
-        .arg(exe)
-        .env("DEVSYNC_TEST_LIMITED", name)
-        .output()
-        .expect("unshare runs");
-    let text = String::from_utf8_lossy(&out.stdout);
-    assert!(
-        out.status.success() && text.contains("1 passed"),
-        "{text}{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
-}
-
-fn is_inside(name: &str) -> bool {
-    std::env::var("DEVSYNC_TEST_LIMITED").is_ok_and(|n| n == name)
+    let script = format!("{limit} && exec \"$0\" \"$@\"");
+    rerun(name, Command::new("unshare").args(["--user", "--map-root-user", "sh", "-c", &script]));
 }
 
 fn follows_changes(sysctl_wanted: &str) {
@@ -56,7 +40,7 @@ fn follows_changes(sysctl_wanted: &str) {
 #[ignore = "needs: root"]
 fn without_watches_left_directories_are_polled() {
     const NAME: &str = "watch_limits::without_watches_left_directories_are_polled";
-    if is_inside(NAME) {
+    if is_rerun(NAME) {
         return follows_changes("fs.inotify.max_user_watches");
     }
     in_namespace(NAME, "echo 6 > /proc/sys/user/max_inotify_watches");
@@ -66,7 +50,7 @@ fn without_watches_left_directories_are_polled() {
 #[ignore = "needs: root"]
 fn without_an_instance_left_everything_is_polled() {
     const NAME: &str = "watch_limits::without_an_instance_left_everything_is_polled";
-    if is_inside(NAME) {
+    if is_rerun(NAME) {
         return follows_changes("fs.inotify.max_user_instances");
     }
     in_namespace(NAME, "echo 0 > /proc/sys/user/max_inotify_instances");

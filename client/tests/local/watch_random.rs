@@ -7,7 +7,7 @@ use std::path::Path;
 use devsync_cli::local::RuleOptions;
 use proptest::prelude::*;
 
-use crate::harness::{Live, write};
+use crate::harness::{Live, cases, write};
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -82,7 +82,7 @@ fn apply(root: &Path, op: &Op) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(cases(30))]
 
     #[test]
     fn changes_lead_to_the_tree_that_is_there(ops in prop::collection::vec(op(), 1..80)) {

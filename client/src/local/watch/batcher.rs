@@ -141,6 +141,7 @@ impl Batcher {
     pub(crate) fn closed(&mut self, now: Instant, path: RelPath) {
         self.put(now, path, |old| match old {
             Some(State::Writing { new: true, .. } | State::Fresh { .. }) => State::Fresh { at: now },
+            Some(State::Gone { .. }) => State::Gone { last: now },
             _ => State::Settled,
         });
     }

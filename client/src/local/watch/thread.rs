@@ -225,7 +225,12 @@ impl Worker {
         let abs = platform::absolute(&self.root, Some(&path));
         match std::fs::symlink_metadata(&abs) {
             Ok(meta) => self.there(now, what, path, &meta),
-            // It is gone again: its next event says so, if it mattered.
+            // Gone again, perhaps to the name it was made for: that it was new matters then.
+            Err(_) if what == What::Created && !self.rules.is_rule_file(&path) => {
+                if !self.rules.verdict(&path, false).is_hidden() {
+                    self.batcher.created(now, path, false);
+                }
+            }
             Err(_) => self.left(now, What::Removed, &path),
         }
     }

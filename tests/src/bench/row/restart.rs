@@ -6,7 +6,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 
 use crate::app::{App, Place};
 use crate::bench::Bench;
@@ -27,12 +27,9 @@ pub(super) fn restart(bench: &Bench) -> Result<Vec<Figure>> {
         let contestant =
             if over_ssh { Contestant::over_ssh(bench, pid)? } else { Contestant::piped(bench, pid)? };
         let arguments = ["--exe".to_string(), from.display().to_string()];
-        let attach = contestant.attach(&bench.work, &arguments)?;
-        // Its first event: it is attached.
-        attach.events.recv_timeout(Duration::from_secs(30)).context("devsync attach says nothing")?;
-        let mut times = turns(bench, bench.runs * QUICK, &app, &from, || Ok(()))?;
-        // The first turn may meet the attach while it still starts.
-        times.remove(0);
+        let mut attach = contestant.attach(&bench.work, &arguments)?;
+        attach.first_sync()?;
+        let times = turns(bench, bench.runs * QUICK, &app, &from, || Ok(()))?;
         attach.stop()?;
         figures.push(Figure::new("restart", contestant.who, &times, &[]));
     }
