@@ -154,9 +154,9 @@ pub fn describe(report: &TargetReport) -> Vec<String> {
     };
     lines.extend(refused("restart in place is not permitted", &report.ptrace));
     let writes = report.write.iter();
-    lines.extend(writes.filter_map(|w| {
-        refused(&format!("{} cannot be written", display(&w.directory)), &w.verdict)
-    }));
+    lines.extend(
+        writes.filter_map(|w| refused(&format!("{} cannot be written", display(&w.directory)), &w.verdict)),
+    );
     lines
 }
 

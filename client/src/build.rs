@@ -62,7 +62,7 @@ impl Build {
         let stderr = child.stderr.take().map(|s| pass_on(s, lines));
         let output = async { tokio::join!(optional(stdout), optional(stderr)) };
         let (status, _) = tokio::join!(child.wait(), output);
-        group.is_done();
+        group.disarm();
         let status = status.map_err(start)?;
         match status.success() {
             true => Ok(()),
@@ -88,7 +88,7 @@ async fn pass_on(stream: impl AsyncRead + Unpin, lines: mpsc::Sender<String>) {
     }
 }
 
-/// The process group of a running build: ended when dropped before [`Group::is_done`].
+/// The process group of a running build: ended when dropped before [`Group::disarm`].
 struct Group(Option<u32>);
 
 impl Group {
@@ -96,7 +96,7 @@ impl Group {
         Self(child.id())
     }
 
-    fn is_done(mut self) {
+    fn disarm(mut self) {
         self.0 = None;
     }
 }
@@ -135,7 +135,10 @@ mod tests {
         assert_eq!(lines.len(), 2);
         let (result, lines) = output(&Build::shell("echo no; exit 3", dir.path())).await;
         let error = result.expect_err("it failed").to_string();
-        assert_eq!((error.as_str(), lines), ("the build echo no; exit 3 failed (exit status: 3)", vec!["no".into()]));
+        assert_eq!(
+            (error.as_str(), lines),
+            ("the build echo no; exit 3 failed (exit status: 3)", vec!["no".into()])
+        );
         let none = Build { argv: vec!["/nonexistent/tool".into()], env: Vec::new(), dir: dir.path().into() };
         assert!(matches!(output(&none).await.0, Err(BuildError::Start { .. })));
     }

@@ -275,7 +275,9 @@ impl FromStr for SyncSpec {
             return Err("FROM is missing in FROM[:TO]".to_owned());
         }
         if to.as_deref() == Some("") {
-            return Err("TO is missing after the colon; leave the colon out for the app's working directory".into());
+            return Err(
+                "TO is missing after the colon; leave the colon out for the app's working directory".into()
+            );
         }
         Ok(Self { from: PathBuf::from(from), to })
     }

@@ -99,7 +99,9 @@ fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
         let line = before.iter().filter(|b| **b == b'\n').count() + 1;
         let key = text.lines().nth(line - 1).and_then(|l| l.split_once('=')).map(|(key, _)| key.trim());
         let message = match key {
-            Some(key) if !error.message().contains(&format!("`{key}`")) => format!("{key}: {}", error.message()),
+            Some(key) if !error.message().contains(&format!("`{key}`")) => {
+                format!("{key}: {}", error.message())
+            }
             _ => error.message().to_owned(),
         };
         ConfigError::Parse { path: path.to_owned(), line, message }

@@ -7,9 +7,9 @@ use tokio::sync::mpsc;
 use crate::cli::TargetWord;
 use crate::error::{CommandError, Kind};
 use crate::session::{Event, Session, Welcome};
+use crate::transport::Transport;
 use crate::transport::ssh::{self, PinnedKey, SshTarget};
 use crate::transport::stdio::{self, StdioError};
-use crate::transport::Transport;
 
 /// zstd level for links that are slower than zstd.
 const LINK_LEVEL: i32 = 1;
@@ -59,7 +59,12 @@ fn local(target: &TargetWord) -> Result<Transport, CommandError> {
     })
 }
 
-async fn over_ssh(route: &Route, user: Option<&str>, host: &str, port: u16) -> Result<Transport, CommandError> {
+async fn over_ssh(
+    route: &Route,
+    user: Option<&str>,
+    host: &str,
+    port: u16,
+) -> Result<Transport, CommandError> {
     let missing = |flag: &str, hint: &str| {
         CommandError::usage(format!("{} needs {flag}", route.target)).hint(hint.to_owned())
     };

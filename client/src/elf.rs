@@ -110,7 +110,8 @@ impl Needs {
         }
         let origin = place.split().map(|(dir, _)| dir.as_bytes().to_vec()).unwrap_or_default();
         let runpath = self.runpath.iter().map(|dir| expand_origin(dir, &origin));
-        let triplets = ["/lib", "/usr/lib"].map(|dir| format!("{dir}/{}-linux-gnu", self.machine).into_bytes());
+        let triplets =
+            ["/lib", "/usr/lib"].map(|dir| format!("{dir}/{}-linux-gnu", self.machine).into_bytes());
         let usual = LIBRARY_DIRS.iter().map(|dir| dir.as_bytes().to_vec()).chain(triplets);
         let at = |dir: Vec<u8>| PodPath::new([dir.as_slice(), b"/", name].concat()).ok();
         runpath.chain(usual).filter_map(at).collect()

@@ -34,8 +34,8 @@ use base::Bases;
 use batch::{Outcome, Said, Sender};
 use builds::Builds;
 use restarts::Restarts;
-use root::{Root, Work, scan_error};
 pub use root::local_tree;
+use root::{Root, Work, scan_error};
 pub use serve::{Command, Difference, Reply, Status, StatusRoot, clock, compare_digests};
 
 /// A restart waits until nothing changed for this long.
@@ -182,13 +182,19 @@ impl Engine {
 
     async fn on_change(&mut self, index: usize, change: Option<Change>) -> Result<(), CommandError> {
         let Some(change) = change else {
-            return Err(CommandError::new(format!("{} is not watched any more", root::show(&self.roots[index].dir))));
+            return Err(CommandError::new(format!(
+                "{} is not watched any more",
+                root::show(&self.roots[index].dir)
+            )));
         };
         for note in &change.notes {
             self.reporter.event(&Event::Note { text: note.to_string(), hint: note.hint() });
         }
         if self.waits_for_build(index, &change) {
-            pace::merge(self.held_back.entry(index).or_insert_with(|| pace::nothing(change.first_event)), change);
+            pace::merge(
+                self.held_back.entry(index).or_insert_with(|| pace::nothing(change.first_event)),
+                change,
+            );
             return Ok(());
         }
         let changes = BTreeMap::from([(index, change)]);
@@ -278,7 +284,9 @@ impl Engine {
             Some(true) => Ok(()),
             Some(false) => Err(CommandError::new("ended without deleting anything in the pod")),
             None => Err(CommandError::new(format!("{deletes} of {of} files are gone from {dir}"))
-                .cause("that many deletes are not made without being asked for; nothing was deleted in the pod")
+                .cause(
+                    "that many deletes are not made without being asked for; nothing was deleted in the pod",
+                )
                 .hint("if they are meant: devsync attach --yes")),
         }
     }
@@ -308,7 +316,8 @@ impl Engine {
     fn say_synced(&mut self, outcome: Outcome, hops: Hops, wire_bytes: u64, initial: bool, restarts: bool) {
         self.saves += 1;
         let Outcome { files, deleted, bytes, paths, in_place, .. } = outcome;
-        let synced = Synced { initial, files, deleted, bytes, wire_bytes, paths, in_place, ms: hops, restarts };
+        let synced =
+            Synced { initial, files, deleted, bytes, wire_bytes, paths, in_place, ms: hops, restarts };
         self.reporter.event(&Event::Synced(synced));
     }
 

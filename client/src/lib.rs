@@ -84,6 +84,7 @@ fn log(verbose: u8) {
     };
     let filter = EnvFilter::try_from_env("DEVSYNC_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let ansi = error::colour_on_stderr();
-    let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi);
+    let logger =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi);
     let _ = logger.try_init();
 }

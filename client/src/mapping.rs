@@ -88,12 +88,7 @@ impl From<MappingError> for CommandError {
 }
 
 /// Decides what goes where. `has_loader`: the app's root has the dynamic loader of its machine.
-pub fn decide(
-    app: &App,
-    project: &Project,
-    wishes: &Wishes,
-    has_loader: bool,
-) -> Result<Plan, MappingError> {
+pub fn decide(app: &App, project: &Project, wishes: &Wishes, has_loader: bool) -> Result<Plan, MappingError> {
     let mut plan = match wishes.sync.is_empty() && wishes.exe.is_none() {
         true => by_what_is_found(app, project, has_loader)?,
         false => as_told(app, wishes)?,

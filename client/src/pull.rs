@@ -73,12 +73,16 @@ fn locate(path: &str) -> Result<(Place, Option<RelPath>), PathError> {
 }
 
 pub async fn pull(handle: &Handle, wish: Wish) -> Result<Pulled, CommandError> {
-    let bad = |source| PullError::Path { path: devsync_protocol::path::display(wish.path.as_bytes()), source };
+    let bad =
+        |source| PullError::Path { path: devsync_protocol::path::display(wish.path.as_bytes()), source };
     let (place, path) = locate(&wish.path).map_err(|e| {
-        CommandError::of(bad(e)).kind(crate::error::Kind::Usage).hint("absolute, or relative to the app's directory")
+        CommandError::of(bad(e))
+            .kind(crate::error::Kind::Usage)
+            .hint("absolute, or relative to the app's directory")
     })?;
     let into = |source| PullError::Into { dir: wish.into.clone(), source };
-    let dir = Dir::open_ambient_dir(&wish.into, ambient_authority()).map_err(into).map_err(CommandError::of)?;
+    let dir =
+        Dir::open_ambient_dir(&wish.into, ambient_authority()).map_err(into).map_err(CommandError::of)?;
     let options = RootOptions { dry_run: true, ..RootOptions::default() };
     handle.call(Call::Open, &Request::Open { root: wish.root, place, options }).await?;
     let request = Request::Pull { root: wish.root, path: path.clone() };
@@ -262,6 +266,9 @@ fn stays_inside(path: &RelPath, link: &[u8], asked: Option<&RelPath>) -> bool {
         None => depth(path) as i64,
         Some(asked) => depth(path) as i64 - depth(asked) as i64 - 1,
     };
+    if depth < 0 {
+        return false;
+    }
     for name in link.split(|b| *b == b'/') {
         match name {
             b"" | b"." => {}

@@ -73,9 +73,8 @@ impl From<SessionError> for CommandError {
             SessionError::Gone { reason } => CommandError::new("the app is gone").cause(reason).hint(
                 "start it again and attach to the new process; under devsync-run an app stays attached",
             ),
-            SessionError::Silent { .. } => {
-                CommandError::of(error).hint("is the network up? `devsync attach` again compares the trees anew")
-            }
+            SessionError::Silent { .. } => CommandError::of(error)
+                .hint("is the network up? `devsync attach` again compares the trees anew"),
             other => CommandError::of(other),
         }
     }
@@ -216,7 +215,10 @@ pub fn with_last_words(error: SessionError, words: Option<String>) -> SessionErr
     }
 }
 
-async fn greet(reader: &mut (impl AsyncRead + Unpin), decoder: &mut Decoder) -> Result<Welcome, SessionError> {
+async fn greet(
+    reader: &mut (impl AsyncRead + Unpin),
+    decoder: &mut Decoder,
+) -> Result<Welcome, SessionError> {
     let mut hello = [0; HELLO_LEN];
     reader.read_exact(&mut hello).await.map_err(io_error)?;
     handshake::check(&hello, "agent").map_err(|e| SessionError::Handshake(Arc::new(e)))?;
@@ -294,3 +296,6 @@ async fn beat(handle: Handle, heard: Arc<std::sync::Mutex<Instant>>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

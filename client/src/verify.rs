@@ -20,7 +20,11 @@ pub struct Side {
 }
 
 /// All differences, of the trees and of the executable that runs.
-pub async fn verify(handle: &Handle, sides: Vec<Side>, exe: Option<&Path>) -> Result<Vec<Difference>, CommandError> {
+pub async fn verify(
+    handle: &Handle,
+    sides: Vec<Side>,
+    exe: Option<&Path>,
+) -> Result<Vec<Difference>, CommandError> {
     let mut differences = Vec::new();
     let mut running = None;
     for side in &sides {
@@ -52,7 +56,9 @@ async fn digests(handle: &Handle, root: RootId) -> Result<(Vec<Entry>, Option<Di
     let mut answers = handle.ask(Call::Verify, &Request::Verify { root }).await?;
     let (mut all, mut running) = (Vec::new(), None);
     loop {
-        let Reply::Digests { entries, exe, last, .. } = answers.next().await? else { return Ok((all, running)) };
+        let Reply::Digests { entries, exe, last, .. } = answers.next().await? else {
+            return Ok((all, running));
+        };
         all.extend(entries);
         running = exe.or(running);
         if last {

@@ -30,7 +30,8 @@ const QUESTIONS: usize = 16;
 pub async fn run(args: &AttachArgs) -> Result<ExitCode, CommandError> {
     let (config, project) = settings::project()?;
     let route = settings::route(&args.target, &config, &project).ok_or_else(|| {
-        CommandError::usage("no target is named").hint("devsync attach pid/4711, or target = \"…\" in devsync.toml")
+        CommandError::usage("no target is named")
+            .hint("devsync attach pid/4711, or target = \"…\" in devsync.toml")
     })?;
     let settings = Settings::new(args, config, project)?;
     let mut signals = Signals::new()?;
@@ -186,8 +187,9 @@ async fn finish(
         Some(Ok(_)) => Ok(ExitCode::SUCCESS),
         None => {
             let name = engine.job().app.name();
-            let reason =
-                format!("ended: {name} runs on with the files that it has; `devsync attach` goes on from there");
+            let reason = format!(
+                "ended: {name} runs on with the files that it has; `devsync attach` goes on from there"
+            );
             engine.reporter.event(&Event::Ended { reason });
             Ok(ExitCode::SUCCESS)
         }

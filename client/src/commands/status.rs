@@ -36,7 +36,9 @@ fn words(status: &Status) -> String {
     let (sent, received) = (bytes(status.sent_bytes), bytes(status.received_bytes));
     let syncs = count(usize::try_from(*saves).unwrap_or(usize::MAX), "sync");
     lines.push(format!("  {syncs} · {sent} sent, {received} received"));
-    lines.extend(status.conflicts.iter().map(|path| format!("  conflict: {path} (the pod's version was kept)")));
+    lines.extend(
+        status.conflicts.iter().map(|path| format!("  conflict: {path} (the pod's version was kept)")),
+    );
     lines.join("\n")
 }
 

@@ -60,7 +60,10 @@ fn name_of(target: &str) -> String {
 
 /// Claims the target and serves questions about it.
 pub fn listen(holder: &Holder, commands: mpsc::Sender<Command>) -> Result<Attached, ControlError> {
-    let dir = directory()?;
+    listen_in(&directory()?, holder, commands)
+}
+
+fn listen_in(dir: &Path, holder: &Holder, commands: mpsc::Sender<Command>) -> Result<Attached, ControlError> {
     let name = name_of(&holder.target);
     let (lock, socket) = (dir.join(format!("{name}.lock")), dir.join(format!("{name}.sock")));
     let file = claim(&lock, holder)?;
@@ -76,8 +79,14 @@ fn claim(path: &Path, holder: &Holder) -> Result<File, ControlError> {
     let failed = |source| ControlError::Socket { path: path.to_owned(), source };
     loop {
         let mut options = OpenOptions::new();
-        let mut file =
-            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(failed)?;
+        let mut file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(taken(&mut file, holder)),
@@ -113,10 +122,13 @@ fn read_holder(file: &mut File) -> Option<Holder> {
 
 /// The attaches of this user that are running now.
 pub fn running() -> Result<Vec<Holder>, ControlError> {
-    let dir = directory()?;
-    let failed = |source| ControlError::Dir { dir: dir.clone(), source };
+    running_in(&directory()?)
+}
+
+fn running_in(dir: &Path) -> Result<Vec<Holder>, ControlError> {
+    let failed = |source| ControlError::Dir { dir: dir.to_owned(), source };
     let mut holders = Vec::new();
-    for entry in std::fs::read_dir(&dir).map_err(failed)?.flatten() {
+    for entry in std::fs::read_dir(dir).map_err(failed)?.flatten() {
         let path = entry.path();
         if path.extension().is_none_or(|e| e != "lock") {
             continue;
@@ -161,9 +173,9 @@ async fn answer(stream: UnixStream, commands: mpsc::Sender<Command>) {
 
 async fn put(question: Question, commands: &mpsc::Sender<Command>) -> Answer {
     match question {
-        Question::Status => {
-            exchange(commands, |then| Command::Status { then }).await.map_or_else(Answer::from, Answer::Status)
-        }
+        Question::Status => exchange(commands, |then| Command::Status { then })
+            .await
+            .map_or_else(Answer::from, Answer::Status),
         Question::Verify => exchange(commands, |then| Command::Verify { then })
             .await
             .map_or_else(Answer::from, |differences| Answer::Verified { differences }),
@@ -200,8 +212,12 @@ async fn exchange<T>(
 
 /// Asks a running attach.
 pub async fn ask(holder: &Holder, question: &Question) -> Result<Answer, CommandError> {
+    ask_in(&directory()?, holder, question).await
+}
+
+async fn ask_in(dir: &Path, holder: &Holder, question: &Question) -> Result<Answer, CommandError> {
     let no_answer = || ControlError::NoAnswer { pid: holder.pid };
-    let path = directory()?.join(format!("{}.sock", name_of(&holder.target)));
+    let path = dir.join(format!("{}.sock", name_of(&holder.target)));
     let exchange = async {
         let stream = UnixStream::connect(&path).await?;
         let (reader, mut writer) = stream.into_split();
@@ -218,5 +234,76 @@ pub async fn ask(holder: &Holder, question: &Question) -> Result<Answer, Command
         Ok(answer @ Answer::Failed { .. }) => Err(super::failure(answer)),
         Ok(answer) => Ok(answer),
         Err(_) => Err(no_answer().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holder(target: &str) -> Holder {
+        Holder {
+            pid: 7,
+            target: target.to_owned(),
+            directory: "/home/me".into(),
+            since: "10:00:00 UTC".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_target_has_one_attach_at_a_time() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (tx, _rx) = mpsc::channel(1);
+        let first = listen_in(dir.path(), &holder("pid/1"), tx.clone()).expect("the first");
+        let second = listen_in(dir.path(), &holder("pid/1"), tx.clone()).err().expect("it is taken");
+        let expected = "pid/1 is attached already: by process 7 in /home/me, since 10:00:00 UTC";
+        assert_eq!(second.to_string(), expected);
+        let _other = listen_in(dir.path(), &holder("pid/2"), tx.clone()).expect("another target");
+        assert_eq!(running_in(dir.path()).expect("listed").len(), 2);
+        drop(first);
+        assert_eq!(running_in(dir.path()).expect("listed").len(), 1);
+        listen_in(dir.path(), &holder("pid/1"), tx).expect("free again");
+    }
+
+    #[tokio::test]
+    async fn what_a_crash_left_behind_is_in_nobodys_way() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let name = name_of("pid/1");
+        std::fs::write(dir.path().join(format!("{name}.lock")), "{}").expect("written");
+        drop(UnixListener::bind(dir.path().join(format!("{name}.sock"))).expect("bound"));
+        assert!(running_in(dir.path()).expect("listed").is_empty());
+        let (tx, _rx) = mpsc::channel(1);
+        listen_in(dir.path(), &holder("pid/1"), tx).expect("a fresh one");
+    }
+
+    #[tokio::test]
+    async fn questions_are_answered_through_the_socket() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (tx, mut rx) = mpsc::channel(1);
+        let holder = holder("pid/1");
+        let _attached = listen_in(dir.path(), &holder, tx).expect("listens");
+        let engine = tokio::spawn(async move {
+            while let Some(command) = rx.recv().await {
+                match command {
+                    Command::Verify { then } => drop(then.send(Ok(Vec::new()))),
+                    Command::Restart { then, .. } => {
+                        let error = CommandError::new("no").cause("why").hint("how");
+                        drop(then.send(Err(error)));
+                    }
+                    _ => {}
+                }
+            }
+        });
+        let verified = ask_in(dir.path(), &holder, &Question::Verify).await.expect("an answer");
+        assert!(matches!(verified, Answer::Verified { differences } if differences.is_empty()));
+        let restart = Question::Restart { mode: None, grace: None };
+        let error = ask_in(dir.path(), &holder, &restart).await.expect_err("a failure");
+        assert_eq!(
+            (error.what(), error.causes(), error.get_hint()),
+            ("no", vec!["why".to_owned()], Some("how"))
+        );
+        let bad = Question::Restart { mode: Some("sometimes".to_owned()), grace: None };
+        assert!(ask_in(dir.path(), &holder, &bad).await.is_err());
+        engine.abort();
     }
 }

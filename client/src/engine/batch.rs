@@ -94,7 +94,11 @@ impl From<SessionError> for Stop {
 impl Sender {
     /// Sends `works` (one for each root, by position) and waits for the commit; a base that the pod does not
     /// have is made good by a second batch.
-    pub(super) async fn send(&mut self, roots: &mut [Root], works: Vec<Work>) -> Result<Outcome, SessionError> {
+    pub(super) async fn send(
+        &mut self,
+        roots: &mut [Root],
+        works: Vec<Work>,
+    ) -> Result<Outcome, SessionError> {
         let mut outcome = Outcome::default();
         let mut works = works;
         // The second time without the base that was wrong, the third time whole.
@@ -171,7 +175,9 @@ impl Sender {
                 }
                 let name = root.to_pod(path);
                 let op = match (node, root.held.get(path)) {
-                    (Node::File { mode, digest, .. }, Some(Node::File { digest: held, .. })) if digest == held => {
+                    (Node::File { mode, digest, .. }, Some(Node::File { digest: held, .. }))
+                        if digest == held =>
+                    {
                         Op::Mode { path: name, mode: *mode }
                     }
                     (Node::Dir { mode }, Some(Node::Dir { .. })) => Op::Mode { path: name, mode: *mode },
@@ -223,7 +229,8 @@ impl Sender {
         };
         let (name, size) = (root.to_pod(path), stamp.size);
         let node = Node::File { mode, size, digest };
-        let file = |content| Request::Op { root: root.id, op: Op::File { path: name, mode, size, digest, content } };
+        let file =
+            |content| Request::Op { root: root.id, op: Op::File { path: name, mode, size, digest, content } };
         match body {
             Body::Bytes(bytes) => {
                 let small = size < DELTA_FROM || size <= INLINE as u64 && matches!(base, Base::None);
@@ -384,7 +391,8 @@ impl Outcome {
             ReadError::Gone { .. } => {}
             ReadError::Changing { .. } => self.again.push((index, path.clone())),
             error => {
-                let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                let cause =
+                    std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
                 let path_shown = root.absolute(path).display().to_string();
                 self.problems.push(Said::Problem { path: path_shown, cause, hint: None });
             }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use devsync_protocol::path::RelPath;
 use devsync_protocol::tree::Tree;
@@ -17,6 +17,10 @@ use crate::local::{Change, RuleOptions, Scanner, Timing, Watcher, platform};
 use crate::mapping::Source;
 use crate::report::{Event, ms};
 
+/// Events of what a build wrote last come up to this long after its end.
+const AFTERMATH: Duration = Duration::from_millis(300);
+/// A file that changed with so many builds in a row is made by them.
+const STREAK: u32 = 3;
 /// Lines of a build's output that wait to be shown.
 const LINES: usize = 256;
 
@@ -30,9 +34,13 @@ pub(super) struct Builds {
     /// The sources as the last build saw them.
     sources: Tree,
     running: Option<Running>,
-    /// Files that changed during two builds in a row: made by the build, so that they start none.
+    /// Files that changed with several builds in a row: made by the build, so that they start none.
     outputs: BTreeSet<RelPath>,
-    suspects: BTreeSet<RelPath>,
+    /// With how many builds in a row a file changed.
+    streaks: BTreeMap<RelPath, u32>,
+    /// The paths counted for the build at hand.
+    counted: BTreeSet<RelPath>,
+    ended: Option<Instant>,
     failed: bool,
 }
 
@@ -77,7 +85,12 @@ fn joined(over: Result<Result<(), BuildError>, tokio::task::JoinError>) -> Resul
 }
 
 impl Builds {
-    fn open(build: Build, project: &Path, outputs: &[PathBuf], excludes: &[String]) -> Result<Self, CommandError> {
+    fn open(
+        build: Build,
+        project: &Path,
+        outputs: &[PathBuf],
+        excludes: &[String],
+    ) -> Result<Self, CommandError> {
         let root = std::fs::canonicalize(project).unwrap_or_else(|_| project.to_owned());
         let mut excludes = excludes.to_vec();
         for output in outputs {
@@ -100,7 +113,9 @@ impl Builds {
             sources,
             running: None,
             outputs: BTreeSet::new(),
-            suspects: BTreeSet::new(),
+            streaks: BTreeMap::new(),
+            counted: BTreeSet::new(),
+            ended: None,
             failed: false,
         })
     }
@@ -109,6 +124,7 @@ impl Builds {
         // Dropping the old one ends its processes before the new one starts.
         self.running = None;
         self.failed = false;
+        self.counted.clear();
         let (tx, lines) = mpsc::channel(LINES);
         let build = self.build.clone();
         let task = tokio::spawn(async move { build.run(tx).await });
@@ -120,18 +136,29 @@ impl Builds {
         let update = block_in_place(|| self.scanner.refresh(change, &self.sources)).map_err(scan_error)?;
         update.apply_to(&mut self.sources);
         let changed: BTreeSet<_> = update.changed.into_keys().chain(update.deleted).collect();
-        let news: BTreeSet<_> = changed.difference(&self.outputs).cloned().collect();
-        if self.running.is_some() {
-            let again: Vec<_> = news.intersection(&self.suspects).cloned().collect();
-            self.outputs.extend(again);
-            self.suspects.extend(news.iter().cloned());
+        let with_build =
+            self.running.is_some() || self.ended.is_some_and(|ended| ended.elapsed() < AFTERMATH);
+        for path in &changed {
+            if !with_build {
+                // Somebody edits it: it is a source, whatever it looked like before.
+                self.outputs.remove(path);
+                self.streaks.remove(path);
+            } else if self.counted.insert(path.clone()) {
+                let streak = self.streaks.entry(path.clone()).or_default();
+                *streak += 1;
+                if *streak >= STREAK {
+                    self.outputs.insert(path.clone());
+                }
+            }
         }
-        Ok(news.iter().any(|path| !self.outputs.contains(path)))
+        Ok(changed.iter().any(|path| !self.outputs.contains(path)))
     }
 }
 
 fn escape_glob(text: &str) -> String {
-    text.chars().flat_map(|c| matches!(c, '*' | '?' | '[' | '\\').then_some('\\').into_iter().chain([c])).collect()
+    text.chars()
+        .flat_map(|c| matches!(c, '*' | '?' | '[' | '\\').then_some('\\').into_iter().chain([c]))
+        .collect()
 }
 
 impl Engine {
@@ -156,9 +183,8 @@ impl Engine {
         self.builds = Some(builds);
         loop {
             match next(&mut self.builds).await {
-                News::Line(line) => self.reporter.build_line(&line),
                 News::Over(result) => return Ok(self.build_over(result)),
-                News::Sources(_) => {}
+                news => self.on_build(news).await?,
             }
         }
     }
@@ -207,6 +233,7 @@ impl Engine {
             rest.push(line);
         }
         builds.failed = result.is_err();
+        builds.ended = Some(Instant::now());
         let since = running.since;
         drop(running);
         rest.iter().for_each(|line| self.reporter.build_line(line));
@@ -229,9 +256,6 @@ impl Engine {
                 let running = self.builds.as_ref().and_then(|b| b.running.as_ref());
                 let first_event = running.map_or_else(Instant::now, |r| r.first_event);
                 if self.build_over(result) {
-                    if let Some(builds) = &mut self.builds {
-                        builds.suspects.clear();
-                    }
                     self.after_build(first_event).await?;
                 }
             }

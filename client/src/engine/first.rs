@@ -29,13 +29,13 @@ impl Engine {
     pub(super) async fn first_sync(&mut self) -> Result<Option<End>, CommandError> {
         let began = Instant::now();
         let wire = self.handle.sent() + self.handle.received();
-        let mut skipped = self.open_roots().await?;
-        if self.job.guessed {
-            self.check_place(&mut skipped).await?;
-        }
+        let skipped = self.open_roots().await?;
         let mut works = Vec::new();
-        for index in 0..self.roots.len() {
-            works.push(self.compare(index, &skipped[index]).await?);
+        if self.job.guessed {
+            works.extend(self.check_place(&skipped).await?);
+        }
+        for (index, skipped) in skipped.iter().enumerate().skip(works.len()) {
+            works.push(self.compare(index, skipped).await?);
         }
         if self.job.options.dry_run {
             self.show(&works);
@@ -52,7 +52,8 @@ impl Engine {
         self.after_batch(&outcome);
         self.copy_bases();
         let total = began.elapsed();
-        outcome.times.read = total.saturating_sub(outcome.times.delta + outcome.times.wire + outcome.times.write);
+        outcome.times.read =
+            total.saturating_sub(outcome.times.delta + outcome.times.wire + outcome.times.write);
         let hops = hops(&outcome, std::time::Duration::ZERO, total);
         let restarts = self.restarts.ask(&asked, outcome.batch, began, hops);
         let wire_bytes = self.handle.sent() + self.handle.received() - wire;
@@ -113,13 +114,17 @@ impl Engine {
         let parts = dirs.chunks(PART).count();
         for (part, dirs) in dirs.chunks(PART).enumerate() {
             let last = part + 1 == parts;
-            outgoing.push(&Request::Compare { root: root.id, tree: digest, dirs: dirs.to_vec(), last }).await?;
+            outgoing
+                .push(&Request::Compare { root: root.id, tree: digest, dirs: dirs.to_vec(), last })
+                .await?;
         }
         outgoing.flush().await?;
         drop(outgoing);
         let (mut differing, mut gone) = (Vec::new(), false);
         loop {
-            let Reply::Compared { differing: more, gone: any, last, .. } = answers.next().await? else { break };
+            let Reply::Compared { differing: more, gone: any, last, .. } = answers.next().await? else {
+                break;
+            };
             differing.extend(more);
             gone |= any;
             if last {
@@ -165,7 +170,12 @@ impl Engine {
         }
     }
 
-    async fn take_needs(&mut self, index: usize, mut needs: Needs, skipped: &[Skipped]) -> Result<Work, CommandError> {
+    async fn take_needs(
+        &mut self,
+        index: usize,
+        mut needs: Needs,
+        skipped: &[Skipped],
+    ) -> Result<Work, CommandError> {
         let root = &mut self.roots[index];
         let (deletes, extras) = (std::mem::take(&mut needs.deletes), std::mem::take(&mut needs.extras));
         let extras = if root.options(&self.job.options).delete { extras } else { Vec::new() };
@@ -174,7 +184,8 @@ impl Engine {
         work.deleted = root.may_delete([deletes, extras].concat(), skipped);
         let of = root.held.len() + work.changed.len() + work.deleted.len();
         let guard = Guard { accept_deletes: self.job.yes };
-        let (dir, shown) = (super::root::show(&root.dir), conflicts.iter().map(|p| root.shown(&root.to_laptop(p))));
+        let (dir, shown) =
+            (super::root::show(&root.dir), conflicts.iter().map(|p| root.shown(&root.to_laptop(p))));
         let shown: Vec<_> = shown.collect();
         for path in shown {
             self.reporter.event(&Event::Conflict { path });
@@ -188,22 +199,24 @@ impl Engine {
     }
 
     /// A place that nobody named must hold some of these files; else the pod is searched for the one that does.
-    async fn check_place(&mut self, skipped: &mut [Vec<Skipped>]) -> Result<(), CommandError> {
-        let Some(root) = self.roots.first() else { return Ok(()) };
-        if root.is_file() || root.known.0.values().all(Node::is_dir) {
-            return Ok(());
+    /// Gives what the first root needs, where that came out of it.
+    async fn check_place(&mut self, skipped: &[Vec<Skipped>]) -> Result<Option<Work>, CommandError> {
+        let Some(root) = self.roots.first() else { return Ok(None) };
+        if root.is_file() || root.place.is_some() && root.known.0.values().all(Node::is_dir) {
+            return Ok(None);
         }
         if root.place.is_some() {
             let work = self.compare(0, &skipped[0]).await?;
             let root = &self.roots[0];
             let is_file = |node: &&Node| !node.is_dir();
-            let there = root.held.values().filter(is_file).count() + root.signatures.len();
+            let there =
+                root.held.values().filter(is_file).count() + root.signatures.len() + root.conflicts.len();
             // What differs is there too; where there is nothing at all nothing fits.
             if there > 0 || work.is_empty() {
-                return Ok(());
+                return Ok(Some(work));
             }
         }
-        self.move_to_found_place().await
+        self.move_to_found_place().await.map(|()| None)
     }
 
     async fn move_to_found_place(&mut self) -> Result<(), CommandError> {
@@ -213,11 +226,16 @@ impl Engine {
             Reply::Found { places } => places,
             _ => Vec::new(),
         };
-        let best = places.iter().filter(|p| !p.dir.is_root()).max_by_key(|p| (p.same, p.names));
+        // An app of this machine may see the project's own directory.
+        let own = self.roots[0].dir.as_os_str().as_encoded_bytes().to_vec();
+        let fits = |p: &&devsync_protocol::message::FoundPlace| !p.dir.is_root() && p.dir.as_bytes() != own;
+        let best = places.iter().filter(fits).max_by_key(|p| (p.same, p.names));
         let cwd = self.job.app.cwd.as_ref().map_or_else(|| "not known".to_owned(), ToString::to_string);
         let Some(best) = best.filter(|p| p.names > 0) else {
             return Err(CommandError::usage(format!("nothing in {here} matches what the app has"))
-                .cause(format!("its working directory is {cwd}, and no directory in its root holds these files"))
+                .cause(format!(
+                    "its working directory is {cwd}, and no directory in its root holds these files"
+                ))
                 .hint("say what goes where: --sync .:/path/in/the/pod"));
         };
         let fits = format!("{} has {} of these files ({} the same)", best.dir, best.names, best.same);
@@ -248,7 +266,8 @@ impl Engine {
         if let Some(first) = self.job.mappings.first_mut() {
             *first = mapping;
         }
-        let text = self.places().iter().map(|p| format!("{} → {}", p.from, p.to)).collect::<Vec<_>>().join(", ");
+        let text =
+            self.places().iter().map(|p| format!("{} → {}", p.from, p.to)).collect::<Vec<_>>().join(", ");
         self.reporter.event(&Event::Note { text: format!("syncing {text}"), hint: None });
         Ok(())
     }
@@ -269,7 +288,8 @@ impl Engine {
     pub(super) async fn check_executable(&mut self, works: &[Work]) -> Result<(), CommandError> {
         for (root, work) in self.roots.iter().zip(works) {
             let Source::File { path, name } = &root.mapping.source else { continue };
-            let (Some(place), Some(exe), false) = (&root.place, &self.job.app.exe, work.changed.is_empty()) else {
+            let (Some(place), Some(exe), false) = (&root.place, &self.job.app.exe, work.changed.is_empty())
+            else {
                 continue;
             };
             let Ok(full) = place.join(name) else { continue };

@@ -58,7 +58,13 @@ impl Restarts {
     }
 
     /// A batch that changed `paths` was committed. True where a restart follows.
-    pub(super) fn ask(&mut self, paths: &[RelPath], batch: Option<BatchId>, since: Instant, hops: Hops) -> bool {
+    pub(super) fn ask(
+        &mut self,
+        paths: &[RelPath],
+        batch: Option<BatchId>,
+        since: Instant,
+        hops: Hops,
+    ) -> bool {
         let mode = self.rules.for_batch(paths);
         if batch.is_none() {
             return self.due.is_some();
@@ -130,7 +136,8 @@ impl Restarts {
             }
             session::Event::Crashed { cause, output } => {
                 let output = display(&output);
-                let text = if output.is_empty() { cause } else { format!("{cause}\nits last output: {output}") };
+                let text =
+                    if output.is_empty() { cause } else { format!("{cause}\nits last output: {output}") };
                 let hint = "the container is kept: the next save or `devsync restart` starts the app again";
                 reporter.event(&Event::Note { text, hint: Some(hint.to_owned()) });
             }

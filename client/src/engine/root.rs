@@ -13,7 +13,9 @@ use tokio::sync::mpsc;
 
 use crate::error::CommandError;
 use crate::local::guard::RootLost;
-use crate::local::{Change, Quiet, RuleOptions, ScanError, Scanner, Skipped, Timing, Update, Watcher, platform};
+use crate::local::{
+    Change, Quiet, RuleOptions, ScanError, Scanner, Skipped, Timing, Update, Watcher, platform,
+};
 use crate::mapping::{Mapping, Source};
 
 /// A sync root of the session.
@@ -222,7 +224,9 @@ impl Root {
     pub(super) fn hold_all(&mut self) {
         self.held = match &self.file {
             None => self.known.0.clone(),
-            Some((here, _)) => self.known.0.get(here).map(|n| (here.clone(), n.clone())).into_iter().collect(),
+            Some((here, _)) => {
+                self.known.0.get(here).map(|n| (here.clone(), n.clone())).into_iter().collect()
+            }
         };
     }
 
@@ -264,9 +268,8 @@ impl Root {
             return BTreeSet::new();
         }
         let unknown = |path: &RelPath| skipped.iter().any(|s| s.is_unknown() && s.covers(path));
-        let meant = |path: &RelPath| {
-            !self.known.0.contains_key(path) && !unknown(path) && !self.is_hidden(path)
-        };
+        let meant =
+            |path: &RelPath| !self.known.0.contains_key(path) && !unknown(path) && !self.is_hidden(path);
         paths.into_iter().filter(meant).collect()
     }
 }

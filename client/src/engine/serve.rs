@@ -147,7 +147,9 @@ fn difference(here: &Node, there: &Node) -> String {
             format!("has other contents: {} in the pod, {} here", short(b), short(a))
         }
         (Node::Symlink { .. }, Node::Symlink { .. }) => "leads elsewhere in the pod".to_owned(),
-        (Node::Dir { mode }, Node::Dir { mode: other }) => format!("has mode {other:o} in the pod, {mode:o} here"),
+        (Node::Dir { mode }, Node::Dir { mode: other }) => {
+            format!("has mode {other:o} in the pod, {mode:o} here")
+        }
         _ => "is of another kind in the pod".to_owned(),
     }
 }
@@ -174,13 +176,24 @@ mod tests {
             (path("c"), file("1", 0o755)),
             (path("d"), file("1", 0o644)),
         ]));
-        let there =
-            [entry("a", file("1", 0o644)), entry("b", file("2", 0o644)), entry("c", file("1", 0o644)), entry("e", file("1", 0o644))];
+        let there = [
+            entry("a", file("1", 0o644)),
+            entry("b", file("2", 0o644)),
+            entry("c", file("1", 0o644)),
+            entry("e", file("1", 0o644)),
+        ];
         let found = compare_digests(&here, &there, ToString::to_string);
         let names: Vec<_> = found.iter().map(|d| d.path.as_str()).collect();
         assert_eq!(names, ["b", "c", "d", "e"]);
         assert_eq!(found[1].what, "has mode 644 in the pod, 755 here");
         assert_eq!(found[2].what, "is missing in the pod");
-        assert!(compare_digests(&here, &here.0.iter().map(|(p, n)| Entry { path: p.clone(), node: n.clone() }).collect::<Vec<_>>(), ToString::to_string).is_empty());
+        assert!(
+            compare_digests(
+                &here,
+                &here.0.iter().map(|(p, n)| Entry { path: p.clone(), node: n.clone() }).collect::<Vec<_>>(),
+                ToString::to_string
+            )
+            .is_empty()
+        );
     }
 }

@@ -37,7 +37,12 @@ fn choose<'a>(names: &[&'a str], app: &App) -> Result<&'a str, MappingError> {
     }
 }
 
-fn cargo_product(app: &App, project: &Project, cargo: &Cargo, has_loader: bool) -> Result<Product, MappingError> {
+fn cargo_product(
+    app: &App,
+    project: &Project,
+    cargo: &Cargo,
+    has_loader: bool,
+) -> Result<Product, MappingError> {
     let names: Vec<&str> = cargo.bins.iter().map(String::as_str).collect();
     let name = choose(&names, app)?;
     let mut argv: Vec<String> = ["cargo", "build", "--bin", name].map(str::to_owned).to_vec();
@@ -50,7 +55,10 @@ fn cargo_product(app: &App, project: &Project, cargo: &Cargo, has_loader: bool) 
         let libc = if runs_here { "gnu" } else { "musl" };
         let triple = format!("{}-unknown-linux-{libc}", app.machine);
         let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
-        env.push(("RUSTFLAGS".to_owned(), format!("{flags} -C target-feature=+crt-static").trim().to_owned()));
+        env.push((
+            "RUSTFLAGS".to_owned(),
+            format!("{flags} -C target-feature=+crt-static").trim().to_owned(),
+        ));
         argv.extend(["--target".to_owned(), triple.clone()]);
         output.push(triple);
     }

@@ -68,7 +68,9 @@ pub(super) fn restarted(restarted: &Restarted) -> String {
     let Restarted { app, mode, old_pid, new_pid, count, .. } = restarted;
     let how = match mode {
         RestartMode::Reexec => "restarted in place",
-        RestartMode::Signal(_) => return format!("sent {app} {}", mode.to_string().replace("signal:", "SIG")),
+        RestartMode::Signal(_) => {
+            return format!("sent {app} {}", mode.to_string().replace("signal:", "SIG"));
+        }
         RestartMode::None => return "not restarted".to_owned(),
         _ => "restarted",
     };
@@ -185,7 +187,8 @@ mod tests {
 
     #[test]
     fn events_carry_the_hops() {
-        let save = Synced { files: 1, bytes: 5, ms: Hops { wire: Some(1.5), ..hops(2.0) }, ..Synced::default() };
+        let save =
+            Synced { files: 1, bytes: 5, ms: Hops { wire: Some(1.5), ..hops(2.0) }, ..Synced::default() };
         let json = serde_json::to_value(Event::Synced(save)).expect("serializes");
         assert_eq!(json["event"], "synced");
         assert_eq!(json["ms"], serde_json::json!({"wire": 1.5, "total": 2.0}));

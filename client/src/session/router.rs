@@ -83,11 +83,23 @@ pub(super) fn name(reply: &Reply) -> &'static str {
 /// What nobody asked for, or what is answered in its own time.
 #[derive(Debug)]
 pub enum Event {
-    Restarted { seq: u32, report: RestartReport },
-    RestartFailed { seq: u32, failure: RestartFailure },
-    Ready { seq: u32, report: ReadyReport },
+    Restarted {
+        seq: u32,
+        report: RestartReport,
+    },
+    RestartFailed {
+        seq: u32,
+        failure: RestartFailure,
+    },
+    Ready {
+        seq: u32,
+        report: ReadyReport,
+    },
     /// The app crashed, and its container is held for the next start.
-    Crashed { cause: String, output: Vec<u8> },
+    Crashed {
+        cause: String,
+        output: Vec<u8>,
+    },
     /// The session is over.
     Ended(SessionError),
 }
