@@ -55,7 +55,16 @@ impl Session {
         let started = Restarts::start(app);
         let restarts = started.inspect_err(|error| tracing::error!(%error, "restarts are not possible")).ok();
         let roots = (0..MAX_ROOTS).map(|_| None).collect();
-        Self { opened, config: config.clone(), outbox, restarts, roots, batch: None, failed: None, lock: None }
+        Self {
+            opened,
+            config: config.clone(),
+            outbox,
+            restarts,
+            roots,
+            batch: None,
+            failed: None,
+            lock: None,
+        }
     }
 
     /// Serves requests until the client closes.
@@ -104,7 +113,9 @@ impl Session {
             Request::Verify { root } => self.verify(root),
             Request::Pull { root, path } => {
                 let outbox = self.outbox.clone();
-                let pulled = self.root(root)?.pull(path.as_ref(), |reply| outbox.send(&reply).map_err(PullError::Wire));
+                let pulled = self
+                    .root(root)?
+                    .pull(path.as_ref(), |reply| outbox.send(&reply).map_err(PullError::Wire));
                 match pulled {
                     Ok(()) => Ok(()),
                     Err(PullError::Wire(error)) => Err(error.into()),
@@ -193,14 +204,22 @@ impl Session {
             Err(RootError::Lock(LockError::Held(by))) => self.send(&Reply::Refused(Refusal {
                 what: format!("attach to process {}", self.opened.app.pid()),
                 cause: format!("{by} is attached already"),
-                hint: Some("end that attach first (Ctrl-C there), or use `devsync restart`, `status` and `verify`".into()),
+                hint: Some(
+                    "end that attach first (Ctrl-C there), or use `devsync restart`, `status` and `verify`"
+                        .into(),
+                ),
                 fatal: true,
             })),
             Err(error) => self.refuse(format!("sync into {path}"), &error),
         }
     }
 
-    fn open_at(&mut self, id: RootId, path: &PodPath, options: RootOptions) -> Result<(Root, bool), RootError> {
+    fn open_at(
+        &mut self,
+        id: RootId,
+        path: &PodPath,
+        options: RootOptions,
+    ) -> Result<(Root, bool), RootError> {
         let holder = format!("{}, since {}", self.config.peer, now());
         if !options.dry_run && self.lock.is_none() {
             let name = format!("target-{}-{}.lock", self.opened.app.pid(), self.opened.app.start_time());
@@ -323,7 +342,8 @@ impl Session {
 
     /// Links are followed within the app's root; directories count too.
     fn exists(&self, path: &PodPath) -> bool {
-        self.opened.root.open_file(path.as_bytes()).is_ok() || self.opened.root.sync_root(path.as_bytes()).is_ok()
+        self.opened.root.open_file(path.as_bytes()).is_ok()
+            || self.opened.root.sync_root(path.as_bytes()).is_ok()
     }
 }
 
@@ -344,7 +364,8 @@ fn broken(why: &'static str) -> SessionError {
 
 /// The time of day for people, in UTC.
 fn now() -> String {
-    let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let seconds =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let (hours, minutes) = (seconds / 3600 % 24, seconds / 60 % 60);
     format!("{hours:02}:{minutes:02} UTC")
 }

@@ -104,7 +104,8 @@ impl App {
 
     fn watch(&mut self) {
         let started = Vigil::start(Arc::clone(&self.process), self.supervisor.clone(), self.outbox.clone());
-        self.vigil = started.inspect_err(|error| tracing::warn!(%error, "the app's life is not watched")).ok();
+        self.vigil =
+            started.inspect_err(|error| tracing::warn!(%error, "the app's life is not watched")).ok();
     }
 
     fn unwatch(&mut self) {
@@ -129,7 +130,9 @@ impl App {
             RestartMode::Auto | RestartMode::None => return Ok(report),
             RestartMode::Signal(name) => {
                 let sent = signal::send(old_pid as i32, self.process.start_time(), name);
-                sent.map_err(|error| self.failure("signal", super::chain(&error), "look at `devsync status`"))?;
+                sent.map_err(|error| {
+                    self.failure("signal", super::chain(&error), "look at `devsync status`")
+                })?;
             }
             RestartMode::Reexec => {
                 let done = self.reexec(job.grace)?;
@@ -147,7 +150,8 @@ impl App {
     fn reexec(&self, grace: Duration) -> Result<crate::restart::reexec::Done, RestartFailure> {
         let hint = "attach again: the agent must be able to read how the app was started";
         let recorded = self.recorded.clone();
-        let recorded = recorded.ok_or_else(|| self.failure("re-exec", "how it was started is not known".into(), hint))?;
+        let recorded = recorded
+            .ok_or_else(|| self.failure("re-exec", "how it was started is not known".into(), hint))?;
         let style = if grace.is_zero() { Style::Forced } else { Style::Graceful { grace } };
         let restart = Restart { recorded, style, end_descendants: true, instance: None };
         Launcher::default().restart(self.process.pid() as i32, self.process.start_time(), restart)
@@ -157,8 +161,8 @@ impl App {
     fn supervise(&mut self, grace: Duration) -> Result<u32, RestartFailure> {
         let hint = "start the app under devsync-run, or use --restart reexec";
         let supervisor = self.supervisor.clone();
-        let supervisor =
-            supervisor.ok_or_else(|| self.failure("restart", "it does not run under devsync-run".into(), hint))?;
+        let supervisor = supervisor
+            .ok_or_else(|| self.failure("restart", "it does not run under devsync-run".into(), hint))?;
         let deadline = Instant::now() + grace + SUPERVISOR_TIME;
         // Its end is part of the restart, not news.
         self.unwatch();

@@ -28,11 +28,26 @@ pub(crate) struct Batch {
 
 pub(crate) enum Staged {
     /// A directory that replaces something else, or whose mode changes.
-    Dir { root: RootId, path: RelPath, mode: u16 },
-    Symlink { root: RootId, path: RelPath, target: Vec<u8> },
+    Dir {
+        root: RootId,
+        path: RelPath,
+        mode: u16,
+    },
+    Symlink {
+        root: RootId,
+        path: RelPath,
+        target: Vec<u8>,
+    },
     File(StagedFile),
-    Mode { root: RootId, path: RelPath, mode: u16 },
-    Delete { root: RootId, path: RelPath },
+    Mode {
+        root: RootId,
+        path: RelPath,
+        mode: u16,
+    },
+    Delete {
+        root: RootId,
+        path: RelPath,
+    },
 }
 
 impl Staged {

@@ -206,7 +206,9 @@ impl Root {
         let StagedFile { path, mode, size, digest, body, .. } = file;
         self.make_room(&path)?;
         match body {
-            Body::Temp(temp) if self.wants_in_place(&path) && self.look(&path)?.is_some_and(|m| m.is_file()) => {
+            Body::Temp(temp)
+                if self.wants_in_place(&path) && self.look(&path)?.is_some_and(|m| m.is_file()) =>
+            {
                 self.copy_in_place(&path, &temp, done)?;
             }
             Body::Temp(temp) => self.place_temp(&path, temp, done)?,
@@ -256,7 +258,9 @@ impl Root {
             let (parent, leaf) = self.parent(path)?;
             match parent.rmdir(leaf) {
                 Err(e) if e.errno() == Some(Errno::ENOTEMPTY) => {
-                    return Err(RootError::Kept("a directory with files that devsync did not write is there"));
+                    return Err(RootError::Kept(
+                        "a directory with files that devsync did not write is there",
+                    ));
                 }
                 other => other?,
             }
@@ -345,7 +349,9 @@ fn mode_for(record: Option<&Record>, old: Option<&Metadata>, mode: u16) -> u32 {
     let mode = u32::from(mode);
     let Some(old) = old else { return mode };
     match record.map(|r| &r.node) {
-        Some(Node::File { mode: sent, .. } | Node::Dir { mode: sent }) if u32::from(*sent) == mode => old.mode,
+        Some(Node::File { mode: sent, .. } | Node::Dir { mode: sent }) if u32::from(*sent) == mode => {
+            old.mode
+        }
         Some(Node::File { .. } | Node::Dir { .. }) => (old.mode & 0o7000) | mode,
         _ if old.is_directory() || (old.mode & 0o100 != 0) == (mode & 0o100 != 0) => old.mode,
         _ if mode & 0o100 != 0 => old.mode | ((old.mode & 0o444) >> 2),

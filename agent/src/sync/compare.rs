@@ -7,9 +7,7 @@ use std::io::Read;
 
 use devsync_protocol::chunk::{Signature, Signer};
 use devsync_protocol::digest::Digest;
-use devsync_protocol::message::{
-    DELTA_FROM, MAX_ENTRIES, Need, NeedKind, Reply, RootId, node_in_bounds,
-};
+use devsync_protocol::message::{DELTA_FROM, MAX_ENTRIES, Need, NeedKind, Reply, RootId, node_in_bounds};
 use devsync_protocol::path::RelPath;
 use devsync_protocol::tree::{DirDigest, Entry, Node, Tree, root_digest};
 
@@ -285,7 +283,9 @@ impl Findings {
             let mut needs = Vec::new();
             let mut weight = 0;
             // A signature can fill a frame alone.
-            while weight < PART && let Some(need) = self.needs.pop_front() {
+            while weight < PART
+                && let Some(need) = self.needs.pop_front()
+            {
                 weight += match &need.kind {
                     NeedKind::Differs { signature: Some(s), .. } => s.chunks.len(),
                     _ => 1,

@@ -25,13 +25,8 @@ pub(crate) struct Marks {
 impl Marks {
     /// Opens the marks at `path` and gives the directories that an earlier agent left in them.
     pub(crate) fn open(path: &Path) -> io::Result<(Self, Vec<Option<RelPath>>)> {
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .append(true)
-            .mode(0o600)
-            .open(path)?;
+        let mut file =
+            OpenOptions::new().create(true).truncate(false).read(true).append(true).mode(0o600).open(path)?;
         let mut bytes = Vec::new();
         Read::by_ref(&mut file).take(1 << 28).read_to_end(&mut bytes)?;
         let left = bytes.split(|b| *b == 0).skip(1);

@@ -41,7 +41,8 @@ pub(crate) fn search(whole: &SyncRoot, wanted: &[Wanted]) -> Result<Vec<FoundPla
         for entry in listing {
             hit |= first_names.contains(entry.name.as_slice());
             if entry.kind == Some(Kind::Directory) {
-                let path = dir.as_ref().map_or_else(|| RelPath::new(entry.name.clone()), |d| d.join(&entry.name));
+                let path =
+                    dir.as_ref().map_or_else(|| RelPath::new(entry.name.clone()), |d| d.join(&entry.name));
                 dirs.extend(path.ok().map(Some));
             }
         }

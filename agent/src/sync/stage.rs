@@ -37,7 +37,9 @@ enum Sink {
     Memory(Vec<u8>),
     Temp(Temp),
     /// The file is refused; its steps are counted and dropped.
-    Nowhere { left: u64 },
+    Nowhere {
+        left: u64,
+    },
 }
 
 impl Root {
@@ -113,8 +115,7 @@ impl Root {
 
     /// Takes steps of the file that is arriving.
     pub(crate) fn steps(&mut self, batch: &mut Batch, steps: &[Step]) -> Result<(), RootError> {
-        let incoming =
-            batch.incoming.as_mut().ok_or(RootError::Protocol("contents came without a file"))?;
+        let incoming = batch.incoming.as_mut().ok_or(RootError::Protocol("contents came without a file"))?;
         let path = incoming.path.clone();
         if let Some(cause) = incoming.take(steps)? {
             self.fail_with(batch, &path, cause, None);
@@ -169,7 +170,10 @@ impl Root {
         let parent = loop {
             let bytes = dir.as_ref().map_or(&[][..], |d| d.as_bytes());
             match self.directory(bytes) {
-                Err(e) if dir.is_some() && (e.is_not_found() || e.errno() == Some(nix::errno::Errno::ENOTDIR)) => {
+                Err(e)
+                    if dir.is_some()
+                        && (e.is_not_found() || e.errno() == Some(nix::errno::Errno::ENOTDIR)) =>
+                {
                     dir = dir.and_then(|d| d.parent());
                 }
                 opened => break opened?.clone(),
@@ -231,7 +235,9 @@ impl Root {
             (actual, node) => actual.as_ref() == Some(node),
         };
         let wanted = match op {
-            Op::File { mode, size, digest, .. } => Some(Node::File { mode: *mode, size: *size, digest: *digest }),
+            Op::File { mode, size, digest, .. } => {
+                Some(Node::File { mode: *mode, size: *size, digest: *digest })
+            }
             Op::Symlink { target, .. } => Some(Node::Symlink { target: target.clone() }),
             _ => None,
         };
