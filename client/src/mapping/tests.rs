@@ -1,3 +1,5 @@
+//! Mapping tables: what is found here and in the pod, and what is synced because of it.
+
 use super::*;
 use crate::app::tests::app;
 use crate::project::{Cargo, Go};

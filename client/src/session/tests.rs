@@ -1,3 +1,5 @@
+//! Sessions against an agent that is played by the test.
+
 use std::future::Future;
 use std::pin::Pin;
 
