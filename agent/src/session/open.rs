@@ -80,7 +80,9 @@ fn enter(target: &Target) -> Result<Opened, TargetError> {
     };
     let recorded = app.access().enter().and_then(|_ids| {
         Recorded::of(target.app as i32)
-            .inspect_err(|error| tracing::warn!(error = error as &dyn std::error::Error, "the app was not recorded"))
+            .inspect_err(|error| {
+                tracing::warn!(error = error as &dyn std::error::Error, "the app was not recorded")
+            })
             .map_err(|_| TargetError::Vanished { pid: target.app })
     });
     let auto = auto(&report, supervisor.as_ref());
@@ -120,7 +122,8 @@ fn make_private(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::MetadataExt;
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     let metadata = std::fs::symlink_metadata(path)?;
-    if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
+    if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() || metadata.mode() & 0o022 != 0
+    {
         return Err(std::io::Error::other("it is not a directory that only this user may write"));
     }
     Ok(())

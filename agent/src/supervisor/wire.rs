@@ -2,9 +2,9 @@
 //!
 //! A frame is a little-endian u32 length, then a version byte and one postcard message of that length together.
 
-use std::fmt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Begins the abstract name of every control socket; the pid in the supervisor's own namespace follows, then perhaps `.N`.
 pub const NAME_PREFIX: &str = "devsync-run.";
