@@ -91,7 +91,7 @@ fn a_directory_of_root_is_refused_to_an_agent_with_the_apps_ids_before_any_byte(
         let mut peer = Peer::command(command, "ann", world.pid(), &state);
         assert!(peer.report.write.iter().any(|w| !w.verdict.is_permitted()), "{:?}", peer.report.write);
         let refusal = peer.refused(place, RootOptions::default());
-        assert!(refusal.cause.contains("cannot write in /app:"), "{refusal:?}");
+        assert!(refusal.cause.contains("cannot write in \"/app\":"), "{refusal:?}");
         assert!(
             refusal
                 .hint
