@@ -8,7 +8,7 @@ mod conflicts;
 #[path = "session/deltas.rs"]
 mod deltas;
 #[path = "supervisor/harness.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, clippy::unwrap_used)]
 mod harness;
 #[path = "session/kills.rs"]
 mod kills;
