@@ -59,8 +59,14 @@ pub fn serve<R: Read, W: Write + Send + 'static>(
         }
     };
     outbox.send(&opened.welcome())?;
-    let mut session = Session::new(opened, outbox, config);
+    let mut session = Session::new(opened, outbox.clone(), config);
     let served = session.serve(&mut Inbox::new(reader));
     session.end();
+    if let Err(error @ (SessionError::Refused(_) | SessionError::Wire(WireError::Frame(_)))) = &served {
+        let (what, cause) = ("the session".to_owned(), chain(error));
+        let hint = Some("use a client and an agent of one release".to_owned());
+        // A client that closed already cannot be told.
+        let _ = outbox.send(&Reply::Refused(Refusal { what, cause, hint, fatal: true }));
+    }
     served
 }

@@ -3,6 +3,7 @@
 //! Everything here is pure: no IO, no async, no clock. Every length and count that a peer names is
 //! bounded before it is used, because the pod may be hostile to the laptop and the app to the agent.
 
+mod bounded;
 mod bytes;
 pub mod chunk;
 pub mod delta;

@@ -23,6 +23,10 @@ pub type BatchId = u32;
 pub const MAX_ROOTS: usize = 64;
 /// Most entries below one sync root.
 pub const MAX_ENTRIES: usize = 2_000_000;
+/// Most elements of one list in one message; longer lists come in parts.
+pub const MAX_PART: usize = 100_000;
+/// Most globs in [`RootOptions::inplace`].
+pub const MAX_GLOBS: usize = 1000;
 /// Most operations in one batch.
 pub const MAX_OPS: usize = 2_000_000;
 /// Largest file, in bytes.
@@ -40,15 +44,26 @@ pub enum Request {
     /// Opens a sync root: answered by [`Reply::Opened`] or [`Reply::Refused`], before any byte is written.
     Open { root: RootId, place: Place, options: RootOptions },
     /// The laptop's tree by its digests, in one or more parts. Answered after the last by [`Reply::Compared`].
-    Compare { root: RootId, tree: Digest, dirs: Vec<DirDigest>, last: bool },
+    Compare {
+        root: RootId,
+        tree: Digest,
+        #[serde(deserialize_with = "crate::bounded::list::<_, _, MAX_PART>")]
+        dirs: Vec<DirDigest>,
+        last: bool,
+    },
     /// The entries of those directories that differ. Answered after the last by [`Reply::Needs`].
-    Manifest { root: RootId, entries: Vec<Entry>, last: bool },
+    Manifest {
+        root: RootId,
+        #[serde(deserialize_with = "crate::bounded::list::<_, _, MAX_PART>")]
+        entries: Vec<Entry>,
+        last: bool,
+    },
     /// Begins a batch: operations, then [`Request::Commit`].
     Begin { batch: BatchId },
     /// One operation of the batch.
     Op { root: RootId, op: Op },
     /// The content of the last [`Op::File`] whose content is [`Content::Follows`]; ends when its size is reached.
-    Steps(Vec<Step>),
+    Steps(#[serde(deserialize_with = "crate::bounded::list::<_, _, MAX_PART>")] Vec<Step>),
     /// Everything of the batch was sent; answered by [`Reply::Committed`].
     Commit { batch: BatchId },
     /// Forgets the batch; its temporary files are removed. Not answered.
@@ -63,9 +78,15 @@ pub enum Request {
     /// [`Reply::PullEntry`] and [`Reply::PullData`], then [`Reply::PullEnd`].
     Pull { root: RootId, path: Option<RelPath> },
     /// Looks for directories in the app's root that hold these files: answered by [`Reply::Found`].
-    Search { files: Vec<Wanted> },
+    Search {
+        #[serde(deserialize_with = "crate::bounded::list::<_, _, MAX_PART>")]
+        files: Vec<Wanted>,
+    },
     /// Which of these exist in the app's root (links followed inside it): answered by [`Reply::Exists`].
-    Exists { paths: Vec<PodPath> },
+    Exists {
+        #[serde(deserialize_with = "crate::bounded::list::<_, _, MAX_PART>")]
+        paths: Vec<PodPath>,
+    },
     /// Answered by [`Reply::Pong`].
     Ping { nonce: u64 },
 }
@@ -89,6 +110,7 @@ pub struct RootOptions {
     /// Overwrite files that changed in the pod since devsync wrote them.
     pub overwrite: bool,
     /// Globs of files that are written in place, for apps that watch one inode.
+    #[serde(deserialize_with = "crate::bounded::list::<_, _, MAX_GLOBS>")]
     pub inplace: Vec<String>,
     /// Nothing will be written; no check that it could be.
     pub dry_run: bool,
@@ -170,6 +192,7 @@ pub enum Reply {
     /// and `gone` is false. `gone`: the pod has managed directories that the laptop's list does not name.
     Compared {
         root: RootId,
+        #[serde(deserialize_with = "crate::bounded::list::<_, _, MAX_PART>")]
         differing: Vec<u32>,
         gone: bool,
         last: bool,
@@ -177,9 +200,13 @@ pub enum Reply {
     /// What must be sent, in one or more parts.
     Needs {
         root: RootId,
+        #[serde(deserialize_with = "crate::bounded::list::<_, _, MAX_PART>")]
         needs: Vec<Need>,
+        #[serde(deserialize_with = "crate::bounded::list::<_, _, MAX_PART>")]
         deletes: Vec<RelPath>,
+        #[serde(deserialize_with = "crate::bounded::list::<_, _, MAX_PART>")]
         extras: Vec<RelPath>,
+        #[serde(deserialize_with = "crate::bounded::list::<_, _, MAX_PART>")]
         conflicts: Vec<RelPath>,
         last: bool,
     },
@@ -198,6 +225,7 @@ pub enum Reply {
     },
     Digests {
         root: RootId,
+        #[serde(deserialize_with = "crate::bounded::list::<_, _, MAX_PART>")]
         entries: Vec<Entry>,
         exe: Option<Digest>,
         last: bool,
@@ -208,9 +236,11 @@ pub enum Reply {
         skipped: Vec<String>,
     },
     Found {
+        #[serde(deserialize_with = "crate::bounded::list::<_, _, MAX_PART>")]
         places: Vec<FoundPlace>,
     },
     Exists {
+        #[serde(deserialize_with = "crate::bounded::list::<_, _, MAX_PART>")]
         found: Vec<bool>,
     },
     Pong {
@@ -274,8 +304,10 @@ pub struct Committed {
     pub applied: bool,
     /// Operations that were carried out.
     pub changed: u32,
+    #[serde(deserialize_with = "crate::bounded::list::<_, _, MAX_PART>")]
     pub problems: Vec<Problem>,
     /// Files that were written in place, since a rename could not work there or a glob asked for it.
+    #[serde(deserialize_with = "crate::bounded::list::<_, _, MAX_PART>")]
     pub in_place: Vec<RelPath>,
     /// Microseconds from the batch's first message to its last staged byte.
     pub stage_us: u64,

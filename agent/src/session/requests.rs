@@ -4,7 +4,7 @@ use std::io::Read;
 use std::time::Duration;
 
 use devsync_protocol::message::{
-    BatchId, Committed, MAX_OPS, MAX_ROOTS, Place, Refusal, Reply, Request, RootId, RootOptions,
+    BatchId, Committed, MAX_OPS, MAX_ROOTS, Place, ProblemKind, Refusal, Reply, Request, RootId, RootOptions,
 };
 use devsync_protocol::path::{PodPath, display};
 use devsync_protocol::restart::{AppState, RestartFailure, RestartMode};
@@ -13,13 +13,19 @@ use super::open::{Opened, refusal};
 use super::restarts::{App, Job, Restarts};
 use super::wire::{Inbox, Outbox, WireError};
 use super::{SessionConfig, SessionError, chain};
+use crate::restart::ready::Listening;
 use crate::sync::batch::Batch;
 use crate::sync::commit::{abandon, commit};
 use crate::sync::lock::{Lock, LockError};
 use crate::sync::root::{Root, RootError, digest_reader};
 use crate::sync::search::search;
+use crate::sys::ids::FsIdGuard;
 use crate::target::error::TargetError;
 
+/// Longest time that an app may take to shut down.
+const MAX_GRACE: Duration = Duration::from_secs(600);
+/// Most paths that are looked for at once.
+const MAX_EXISTS: usize = 10_000;
 /// Mode of a sync root that is made because it was missing.
 const ROOT_MODE: u32 = 0o755;
 
@@ -34,6 +40,8 @@ pub(super) struct Session {
     failed: Option<BatchId>,
     /// Held from the first root that is opened for writing.
     lock: Option<Lock>,
+    /// The ids that files are touched with, kept from one operation of a batch to the next.
+    ids: Option<FsIdGuard>,
 }
 
 impl From<RootError> for SessionError {
@@ -51,6 +59,7 @@ impl Session {
             count: 0,
             vigil: None,
             outbox: outbox.clone(),
+            listening: Listening::default(),
         };
         let started = Restarts::start(app);
         let restarts = started.inspect_err(|error| tracing::error!(%error, "restarts are not possible")).ok();
@@ -64,6 +73,7 @@ impl Session {
             batch: None,
             failed: None,
             lock: None,
+            ids: None,
         }
     }
 
@@ -77,6 +87,7 @@ impl Session {
 
     /// Takes back what was not committed, and waits for a restart that is going on.
     pub(super) fn end(mut self) {
+        self.ids = None;
         if let Some(batch) = self.batch.take() {
             abandon(&mut self.roots, batch, &mut Committed::default());
         }
@@ -86,15 +97,24 @@ impl Session {
     }
 
     fn handle(&mut self, request: Request) -> Result<(), SessionError> {
+        if !matches!(request, Request::Op { .. } | Request::Steps(_) | Request::Ping { .. }) {
+            // The agent's own directory is not touched with the app's ids.
+            self.ids = None;
+        }
         match request {
             Request::Open { root, place, options } => self.open_root(root, &place, options),
             Request::Compare { root, tree, dirs, last } => {
                 let reply = self.root(root)?.compare(tree, dirs, last);
-                self.answer(root, "compare", reply.map(|r| r.into_iter().collect()))
+                self.answer(root, "compare", reply)
             }
             Request::Manifest { root, entries, last } => {
-                let replies = self.root(root)?.manifest(entries, last);
-                self.answer(root, "compare", replies)
+                let outbox = self.outbox.clone();
+                let send = |reply| outbox.send(&reply).map_err(StreamError::Wire);
+                match self.root(root)?.manifest(entries, last, send) {
+                    Err(StreamError::Root(error)) => self.answer(root, "compare", Err(error)),
+                    Err(StreamError::Wire(error)) => Err(error.into()),
+                    Ok(()) => Ok(()),
+                }
             }
             Request::Begin { batch } => self.begin(batch),
             Request::Op { root, op } => {
@@ -115,11 +135,11 @@ impl Session {
                 let outbox = self.outbox.clone();
                 let pulled = self
                     .root(root)?
-                    .pull(path.as_ref(), |reply| outbox.send(&reply).map_err(PullError::Wire));
+                    .pull(path.as_ref(), |reply| outbox.send(&reply).map_err(StreamError::Wire));
                 match pulled {
                     Ok(()) => Ok(()),
-                    Err(PullError::Wire(error)) => Err(error.into()),
-                    Err(PullError::Root(error)) => self.refuse("pull".to_owned(), &error),
+                    Err(StreamError::Wire(error)) => Err(error.into()),
+                    Err(StreamError::Root(error)) => self.refuse("pull".to_owned(), &error),
                 }
             }
             Request::Search { files } => {
@@ -127,6 +147,9 @@ impl Session {
                 self.reply_or_refuse("search", places.map(|places| Reply::Found { places }))
             }
             Request::Exists { paths } => {
+                if paths.len() > MAX_EXISTS {
+                    return Err(broken("it asks for too many paths at once"));
+                }
                 let found = paths.iter().map(|path| self.exists(path)).collect();
                 self.send(&Reply::Exists { found })
             }
@@ -181,6 +204,9 @@ impl Session {
         }
         let root = self.roots.get_mut(usize::from(id)).and_then(Option::as_mut);
         let root = root.ok_or_else(|| broken("a sync root was used that is not open"))?;
+        if self.ids.is_none() {
+            self.ids = root.dir.enter().ok();
+        }
         if root.options.dry_run {
             return Err(broken("a root that was opened for looking only is written"));
         }
@@ -190,6 +216,9 @@ impl Session {
     fn open_root(&mut self, id: RootId, place: &Place, options: RootOptions) -> Result<(), SessionError> {
         if usize::from(id) >= MAX_ROOTS {
             return Err(broken("a sync root has too high a number"));
+        }
+        if self.batch.is_some() || self.roots[usize::from(id)].is_some() {
+            return Err(broken("a sync root was opened twice, or within a batch"));
         }
         let Some(path) = self.absolute(place) else {
             let cause = "the app's working directory is not known".to_owned();
@@ -229,6 +258,8 @@ impl Session {
         let exists = found.is_ok();
         let dir = match found {
             Err(error) if error.is_not_found() && !options.dry_run => {
+                // Before the first of its directories is made.
+                self.whole()?.check_writable(path.as_bytes().strip_prefix(b"/").unwrap_or_default())?;
                 self.opened.root.make_sync_root(path.as_bytes(), ROOT_MODE)?
             }
             found => found?,
@@ -259,21 +290,28 @@ impl Session {
     fn take_batch(&mut self, id: BatchId) -> Result<Batch, SessionError> {
         match self.batch.take() {
             Some(batch) if batch.id == id => Ok(batch),
-            _ => Err(broken("a batch ended that had not begun")),
+            other => {
+                // It is taken back with the session.
+                self.batch = other;
+                Err(broken("a batch ended that had not begun"))
+            }
         }
     }
 
     fn commit(&mut self, id: BatchId) -> Result<(), SessionError> {
-        let mut batch = self.take_batch(id)?;
-        if batch.incoming.take().is_some() && !batch.failed {
+        let batch = self.take_batch(id)?;
+        if batch.incoming.is_some() {
+            self.batch = Some(batch);
             return Err(broken("a batch ended within a file"));
         }
         if let Err(error @ TargetError::Vanished { .. }) = self.opened.root.identity().is_alive() {
             abandon(&mut self.roots, batch, &mut Committed::default());
+            self.failed = Some(id);
             return self.send(&Reply::Gone { reason: error.to_string() });
         }
         let committed = commit(&mut self.roots, batch);
-        if !committed.applied {
+        // An app is not restarted on a half of what was saved.
+        if !committed.applied || committed.problems.iter().any(|p| p.kind == ProblemKind::Io) {
             self.failed = Some(id);
         }
         self.send(&Reply::Committed(Box::new(committed)))
@@ -295,7 +333,9 @@ impl Session {
     ) -> Result<(), SessionError> {
         let refused = match &self.restarts {
             None => Some("the agent could not start its thread for restarts"),
-            Some(_) if after.is_some() && after == self.failed => Some("the batch before it was not applied"),
+            Some(_) if after.is_some() && after == self.failed => {
+                Some("the batch before it was not applied, or not all of it")
+            }
             Some(_) => None,
         };
         if let Some(cause) = refused {
@@ -308,7 +348,7 @@ impl Session {
             return self.send(&Reply::RestartFailed { seq, failure });
         }
         let mode = if mode == RestartMode::Auto { self.opened.auto.mode.clone() } else { mode };
-        let grace = Duration::from_millis(grace_ms.into());
+        let grace = Duration::from_millis(grace_ms.into()).min(MAX_GRACE);
         if let Some(restarts) = &self.restarts {
             restarts.ask(Job { seq, mode, grace });
         }
@@ -347,14 +387,15 @@ impl Session {
     }
 }
 
-enum PullError {
+/// What ends an answer that goes out in pieces.
+enum StreamError {
     Root(RootError),
     Wire(WireError),
 }
 
-impl From<RootError> for PullError {
+impl From<RootError> for StreamError {
     fn from(error: RootError) -> Self {
-        PullError::Root(error)
+        StreamError::Root(error)
     }
 }
 

@@ -1,13 +1,12 @@
 //! Restarts of a session: one thread does them, one at a time; a newer request replaces one that still waits.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use devsync_protocol::message::Reply;
-use devsync_protocol::restart::{AppState, RestartFailure, RestartMode, RestartReport};
+use devsync_protocol::restart::{AppState, ReadyReport, RestartFailure, RestartMode, RestartReport};
 
 use super::vigil::Vigil;
 use super::wire::Outbox;
@@ -16,11 +15,13 @@ use crate::restart::ready::{self, Listening};
 use crate::restart::reexec::{Recorded, Restart, Style};
 use crate::restart::signal;
 use crate::restart::supervise::{Outcome, Supervisor};
-use crate::supervisor::wire::Held;
+use crate::supervisor::wire::{Held, State};
 use crate::target::identity::Identity;
 
 /// How long the app's sockets may take to come back before the wait for them ends.
 const READY: Duration = Duration::from_secs(30);
+/// How long the wait for them goes on before it is seen whether a newer restart waits.
+const READY_SLICE: Duration = Duration::from_millis(50);
 /// Beyond the app's grace.
 const SUPERVISOR_TIME: Duration = Duration::from_secs(15);
 
@@ -40,64 +41,113 @@ pub(super) struct App {
     pub(super) count: u32,
     pub(super) vigil: Option<Vigil>,
     pub(super) outbox: Outbox,
+    /// Where it listened when it last did: a program that crashed at its start does not, and the next one shall.
+    pub(super) listening: Listening,
+}
+
+/// The newest restart that waits: there is never a second one.
+#[derive(Default)]
+struct Desk {
+    slot: Mutex<Slot>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Slot {
+    job: Option<Job>,
+    closed: bool,
+}
+
+impl Desk {
+    fn change(&self, change: impl FnOnce(&mut Slot)) {
+        change(&mut self.slot.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+
+    /// Waits for a job; `None` once the desk is closed and empty.
+    fn next(&self) -> Option<Job> {
+        let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = self.changed.wait_while(slot, |slot| slot.job.is_none() && !slot.closed);
+        waiting.unwrap_or_else(PoisonError::into_inner).job.take()
+    }
+
+    /// Something newer is to be done than what is done now.
+    fn is_pressing(&self) -> bool {
+        let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.job.is_some() || slot.closed
+    }
 }
 
 pub(super) struct Restarts {
-    jobs: Sender<Job>,
+    desk: Arc<Desk>,
     thread: JoinHandle<()>,
 }
 
 impl Restarts {
     pub(super) fn start(mut app: App) -> io::Result<Self> {
-        let (jobs, waiting) = channel::<Job>();
+        let desk = Arc::new(Desk::default());
+        let own = Arc::clone(&desk);
         let thread = std::thread::Builder::new().name("restarts".into()).spawn(move || {
             app.watch();
-            while let Some(job) = newest(&waiting) {
-                app.serve(&job);
+            while let Some(job) = own.next() {
+                app.serve(&job, &own);
             }
             app.unwatch();
         })?;
-        Ok(Self { jobs, thread })
+        Ok(Self { desk, thread })
     }
 
+    /// A job that still waits is replaced.
     pub(super) fn ask(&self, job: Job) {
-        // The thread ends only with the session.
-        let _ = self.jobs.send(job);
+        self.desk.change(|slot| slot.job = Some(job));
     }
 
     /// Waits for the restart that is going on: an app is never left half restarted.
     pub(super) fn end(self) {
-        drop(self.jobs);
+        self.desk.change(|slot| slot.closed = true);
         if self.thread.join().is_err() {
             tracing::error!("a restart panicked");
         }
     }
 }
 
-fn newest(waiting: &Receiver<Job>) -> Option<Job> {
-    let first = waiting.recv().ok()?;
-    Some(waiting.try_iter().last().unwrap_or(first))
-}
-
 impl App {
     /// Restarts, answers, and tells when the app is ready. Errors of the wire end the session elsewhere.
-    fn serve(&mut self, job: &Job) {
+    fn serve(&mut self, job: &Job, desk: &Desk) {
         let outbox = self.outbox.clone();
-        let before = Listening::of(self.process.pid() as i32).ok();
+        let now = Listening::of(self.process.pid() as i32).ok();
+        if let Some(now) = now.filter(|now| now.ports().next().is_some()) {
+            self.listening = now;
+        }
         let seq = job.seq;
         match self.restart(job) {
             Ok(report) => {
                 let pid = report.new_pid as i32;
                 let runs = report.mode != RestartMode::None;
                 let _ = outbox.send(&Reply::Restarted { seq, report });
-                if let Some(before) = before.filter(|_| runs) {
-                    let report = ready::wait(pid, &before, READY);
+                if runs && let Some(report) = self.ready(pid, desk) {
                     let _ = outbox.send(&Reply::Ready { seq, report });
                 }
             }
             Err(failure) => {
                 tracing::warn!(%failure, hint = failure.hint, "no restart");
                 let _ = outbox.send(&Reply::RestartFailed { seq, failure });
+            }
+        }
+    }
+
+    /// Waits until the app listens where it did; `None` where something newer is to be done first.
+    fn ready(&self, pid: i32, desk: &Desk) -> Option<ReadyReport> {
+        let began = Instant::now();
+        loop {
+            let mut report = ready::wait(pid, &self.listening, READY_SLICE);
+            report.micros = began.elapsed().as_micros() as u64;
+            let over = began.elapsed() >= READY || self.process.is_alive().is_err();
+            if report.missing.is_empty() || over {
+                return Some(report);
+            }
+            if desk.is_pressing() {
+                return None;
             }
         }
     }
@@ -166,19 +216,28 @@ impl App {
         let deadline = Instant::now() + grace + SUPERVISOR_TIME;
         // Its end is part of the restart, not news.
         self.unwatch();
+        let done = self.supervised(&supervisor, deadline);
+        // What ended in the failure is told with it.
+        if done.is_ok() || self.process.is_alive().is_ok() {
+            self.watch();
+        }
+        done
+    }
+
+    fn supervised(&mut self, supervisor: &Supervisor, deadline: Instant) -> Result<u32, RestartFailure> {
+        let hint = "look at the app's log";
         let outcome = supervisor.restart(deadline);
-        let failed = |error| self.failure("restart", super::chain(&error), "look at the app's log");
-        match outcome.map_err(failed)? {
+        match outcome.map_err(|error| self.failure("restart", super::chain(&error), hint))? {
             Outcome::Restarted { new: Some(new), .. } => {
                 if let Ok(process) = Identity::open(new as u32) {
                     self.process = Arc::new(process);
                 }
-                self.watch();
                 Ok(new as u32)
             }
-            Outcome::Restarted { new: None, .. } => {
-                Err(self.failure("restart", "the new program ended at once".into(), "look at the app's log"))
-            }
+            Outcome::Restarted { new: None, .. } => match supervisor.status().map(|status| status.state) {
+                Ok(State::Held(held) | State::Waiting { held, .. }) => Err(self.held(&held)),
+                _ => Err(self.failure("restart", "the new program ended at once".into(), hint)),
+            },
             Outcome::Held { held, .. } => Err(self.held(&held)),
         }
     }

@@ -14,6 +14,10 @@ use crate::restart::supervise::Supervisor;
 use crate::supervisor::wire::State;
 use crate::target::identity::Identity;
 
+/// How often, and with which pauses, the supervisor is asked for the cause of an end.
+const LOOKS: usize = 100;
+const PAUSE_MS: u8 = 20;
+
 pub(super) struct Vigil {
     /// Closing it wakes the thread.
     stop: OwnedFd,
@@ -31,7 +35,9 @@ impl Vigil {
         let thread = std::thread::Builder::new().name("vigil".into()).spawn(move || {
             if wait(&app, &stopped) {
                 // Where the client is gone too, the session's own thread sees it.
-                let _ = outbox.send(&last_words(&app, supervisor.as_ref()));
+                if let Some(words) = last_words(&app, supervisor.as_ref(), &stopped) {
+                    let _ = outbox.send(&words);
+                }
             }
         })?;
         Ok(Self { stop, thread })
@@ -45,17 +51,29 @@ impl Vigil {
     }
 }
 
-fn last_words(app: &Identity, supervisor: Option<&Supervisor>) -> Reply {
+/// `None` where the vigil was over before anything could be said.
+fn last_words(app: &Identity, supervisor: Option<&Supervisor>, stopped: &OwnedFd) -> Option<Reply> {
     let reason = format!("process {} ended", app.pid());
-    let Some(supervisor) = supervisor else { return Reply::Gone { reason } };
-    match supervisor.status().map(|status| status.state) {
-        Ok(State::Held(held) | State::Waiting { held, .. }) => {
-            let cause = format!("{reason}: {}", held.cause);
-            Reply::Crashed { cause, output: held.output }
+    let Some(supervisor) = supervisor else { return Some(Reply::Gone { reason }) };
+    for _ in 0..LOOKS {
+        match supervisor.status().map(|status| status.state) {
+            Ok(State::Held(held) | State::Waiting { held, .. }) => {
+                let cause = format!("{reason}: {}", held.cause);
+                return Some(Reply::Crashed { cause, output: held.output });
+            }
+            Err(_) => return Some(Reply::Gone { reason: format!("{reason}, and its devsync-run too") }),
+            // It has not noticed yet, or ends what is left of the app.
+            Ok(_) if is_stopped(stopped) => return None,
+            Ok(_) => {}
         }
-        Ok(_) => Reply::Crashed { cause: reason, output: Vec::new() },
-        Err(_) => Reply::Gone { reason: format!("{reason}, and its devsync-run too") },
     }
+    Some(Reply::Crashed { cause: reason, output: Vec::new() })
+}
+
+/// Waits a moment for the vigil to be over.
+fn is_stopped(stopped: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(stopped.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::from(PAUSE_MS)).is_ok_and(|ready| ready > 0)
 }
 
 /// True once the process ended; false when the vigil is over.

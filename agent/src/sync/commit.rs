@@ -4,19 +4,24 @@
 //! Until the first rename a failure leaves the pod as it was. Where a rename cannot work (a file that is a mount
 //! of its own: EBUSY) or a glob asks for it, the content is written in place, and the answer says so.
 
+use std::os::unix::fs::MetadataExt;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use devsync_protocol::message::{Committed, ProblemKind, RootId};
-use devsync_protocol::path::RelPath;
+use devsync_protocol::path::{self, RelPath};
 use devsync_protocol::tree::Node;
 use nix::errno::Errno;
 
-use super::batch::{Batch, Body, Staged, StagedFile};
-use super::ledger::Record;
-use super::root::{Root, RootError};
-use super::stage::chain;
+use super::batch::{Batch, Body, Change, Dressed, Staged, StagedFile};
+use super::ledger::{Record, Stamp};
+use super::root::{Root, RootError, stamp};
+use super::stage::{BLOCKED, chain, hint_for};
+use crate::sys::ids::FsIdGuard;
 use crate::target::metadata::{Kind, Metadata};
-use crate::target::temp::{Lost, Temp};
+use crate::target::temp::Temp;
+
+/// Bytes of paths that are told as written in place.
+const MAX_IN_PLACE: usize = 512 * 1024;
 
 /// The sync roots of a session, by their numbers.
 pub(crate) type Roots = [Option<Root>];
@@ -26,39 +31,54 @@ pub(crate) fn commit(roots: &mut Roots, mut batch: Batch) -> Committed {
     let stage_us = micros(batch.started);
     let began = Instant::now();
     let mut done = Committed { batch: batch.id, stage_us, ..Committed::default() };
+    let ids = enter(roots);
     if !batch.failed {
         write_temps(roots, &mut batch);
     }
     if batch.failed {
+        drop(ids);
         abandon(roots, batch, &mut done);
     } else {
         done.applied = true;
         done.changed = batch.made.len() as u32;
         apply(roots, batch, &mut done);
-    }
-    for root in roots.iter_mut().flatten() {
-        root.forget();
-        // What is not in the log is hashed again by the next session.
-        let kept = root.ledger.save().and_then(|()| root.marks.clear());
-        if let Err(error) = kept {
-            tracing::warn!(%error, "the record of {} was not saved", devsync_protocol::path::display(root.dir.name()));
-        }
+        drop(ids);
+        settle(roots);
     }
     done.commit_us = micros(began);
     done
 }
 
 /// Removes temporary files and the directories that were made for the batch.
-pub(crate) fn abandon(roots: &mut Roots, batch: Batch, done: &mut Committed) {
-    done.problems = batch.problems;
+pub(crate) fn abandon(roots: &mut Roots, mut batch: Batch, done: &mut Committed) {
+    done.problems = batch.take_problems();
     drop(batch.staged);
     drop(batch.incoming);
     for (root, path) in batch.made.iter().rev() {
-        let Some(root) = roots.get_mut(usize::from(*root)).and_then(Option::as_mut) else { continue };
+        let Some(root) = get(roots, *root) else { continue };
+        root.forget();
         if root.parent(path).and_then(|(parent, leaf)| parent.rmdir(leaf)).is_ok() {
             root.ledger.remove(path);
         }
     }
+    settle(roots);
+}
+
+/// Saves what is known now. With the agent's own ids: its directory is not the app's.
+fn settle(roots: &mut Roots) {
+    for root in roots.iter_mut().flatten() {
+        root.forget();
+        // What is not in the log is hashed again by the next session.
+        if let Err(error) = root.ledger.save().and_then(|()| root.marks.clear()) {
+            tracing::warn!(%error, "the record of {} was not saved", path::display(root.dir.name()));
+        }
+    }
+}
+
+/// The ids that files are touched with: all roots are the same app's. Where they cannot be taken, each operation
+/// says so itself.
+fn enter(roots: &Roots) -> Option<FsIdGuard> {
+    roots.iter().flatten().next().and_then(|root| root.dir.enter().ok())
 }
 
 fn micros(since: Instant) -> u64 {
@@ -72,13 +92,12 @@ fn get(roots: &mut Roots, id: RootId) -> Option<&mut Root> {
 /// Puts every content into a temporary file, with the attributes that it will have.
 fn write_temps(roots: &mut Roots, batch: &mut Batch) {
     let mut staged = std::mem::take(&mut batch.staged);
-    for file in staged.iter_mut().filter_map(|s| if let Staged::File(f) = s { Some(f) } else { None }) {
-        let Some(root) = get(roots, file.root) else { continue };
-        if let Err(error) = root.prepare(file) {
-            let hint = if let RootError::Target(e) = &error { e.hint() } else { None };
+    for one in &mut staged {
+        let (Change::File(file), Some(root)) = (&mut one.change, get(roots, one.root)) else { continue };
+        if let Err(error) = root.prepare(batch, &one.path, file) {
             let cause = chain(&error);
-            let hint = hint.or_else(|| super::stage::hint_for(&cause));
-            batch.problem(file.root, &file.path.clone(), ProblemKind::Io, cause, hint);
+            let hint = error.hint().or_else(|| hint_for(&cause));
+            batch.problem(one.root, &one.path, ProblemKind::Io, cause, hint);
             break;
         }
     }
@@ -92,104 +111,145 @@ fn apply(roots: &mut Roots, mut batch: Batch, done: &mut Committed) {
     let mut deletes = Vec::new();
     let mut modes = Vec::new();
     for staged in std::mem::take(&mut batch.staged) {
-        match staged {
-            Staged::Delete { .. } => deletes.push(staged),
-            Staged::Mode { .. } => modes.push(staged),
-            Staged::Dir { .. } => carry_out(roots, staged, &mut batch, done),
-            Staged::File(_) | Staged::Symlink { .. } => {
-                let (id, path) = staged.place();
-                let is_dir = get(roots, id)
-                    .is_some_and(|root| matches!(root.look(path), Ok(Some(m)) if m.is_directory()));
+        match &staged.change {
+            Change::Delete => deletes.push(staged),
+            Change::Mode { .. } => modes.push(staged),
+            Change::Dir { .. } => carry_out(roots, staged, &mut batch, done),
+            Change::File(_) | Change::Symlink { .. } => {
+                let is_dir = get(roots, staged.root)
+                    .is_some_and(|root| matches!(root.look(&staged.path), Ok(Some(m)) if m.is_directory()));
                 if is_dir { late.push(staged) } else { carry_out(roots, staged, &mut batch, done) }
             }
         }
     }
-    deletes.sort_by(|a, b| b.place().cmp(&a.place()));
+    deletes.sort_by(|a, b| (b.root, &b.path).cmp(&(a.root, &a.path)));
     for staged in deletes.into_iter().chain(late).chain(modes) {
         carry_out(roots, staged, &mut batch, done);
     }
-    done.problems = batch.problems;
+    done.problems = batch.take_problems();
+    let mut bytes = 0;
+    done.in_place.retain(|path| {
+        bytes += path.len() + 4;
+        bytes <= MAX_IN_PLACE
+    });
 }
 
 fn carry_out(roots: &mut Roots, staged: Staged, batch: &mut Batch, done: &mut Committed) {
-    let (id, path) = staged.place();
-    let path = path.clone();
+    let (id, path) = (staged.root, staged.path.clone());
     let Some(root) = get(roots, id) else { return };
+    if batch.is_blocked(id, &path) {
+        return batch.problem(id, &path, ProblemKind::Kept, BLOCKED, None);
+    }
     match root.carry_out(staged, done) {
         Ok(true) => done.changed += 1,
         Ok(false) => {}
         Err(error) => {
-            let hint = if let RootError::Target(e) = &error { e.hint() } else { None };
-            let kind = match &error {
-                RootError::Kept(_) => ProblemKind::Kept,
-                _ => ProblemKind::Io,
-            };
-            batch.problem(id, &path, kind, chain(&error), hint);
+            batch.blocked.insert((id, path.clone()));
+            match &error {
+                RootError::Changed => batch.conflict(id, &path),
+                RootError::Kept(_) => batch.problem(id, &path, ProblemKind::Kept, chain(&error), None),
+                _ => {
+                    let cause = chain(&error);
+                    let hint = error.hint().or_else(|| hint_for(&cause));
+                    batch.problem(id, &path, ProblemKind::Io, cause, hint);
+                }
+            }
         }
     }
 }
 
 impl Root {
     /// Puts a file's content into a temporary file beside its destination, unless it will be written in place.
-    fn prepare(&mut self, file: &mut StagedFile) -> Result<(), RootError> {
-        if let Body::Memory(bytes) = &file.body {
-            if self.wants_in_place(&file.path) && self.look(&file.path)?.is_some_and(|m| m.is_file()) {
-                return Ok(());
-            }
-            file.body = Body::Temp(self.write_temp(&file.path, bytes)?);
+    fn prepare(&mut self, batch: &Batch, path: &RelPath, file: &mut StagedFile) -> Result<(), RootError> {
+        let Body::Memory(bytes) = &file.body else { return Ok(()) };
+        let in_place = self.wants_in_place(path) && batch.replaced_above(self.id, path).is_none();
+        if in_place && self.look(path)?.is_some_and(|m| m.is_file()) {
+            return Ok(());
         }
-        let old = self.look(&file.path)?.filter(Metadata::is_file);
-        let record = self.ledger.get(&file.path).cloned();
-        let Body::Temp(temp) = &mut file.body else { return Ok(()) };
-        let lost = dress(temp, file.path.name(), old.as_ref(), record.as_ref(), file.mode)?;
-        if !lost.is_empty() {
-            tracing::info!(path = %file.path, ?lost, "attributes of the replaced file could not be kept");
-        }
-        temp.close();
+        file.body = Body::Temp(self.write_temp(batch, path, file.mode, bytes)?);
         Ok(())
+    }
+
+    /// Gives a temporary file the attributes that it will have in its place, and closes it: a batch may hold
+    /// more files than there are descriptors.
+    pub(crate) fn dress(
+        &mut self,
+        batch: &Batch,
+        mut temp: Temp,
+        path: &RelPath,
+        mode: u16,
+    ) -> Result<Dressed, RootError> {
+        let old = match batch.replaced_above(self.id, path) {
+            Some(_) => None,
+            None => self.look(path)?.filter(Metadata::is_file),
+        };
+        let wanted = mode_for(self.ledger.get(path), old.as_ref(), mode);
+        match &old {
+            None => temp.set_mode(wanted)?,
+            Some(old) => {
+                // The temporary file lies beside it, unless its directory is missing, and then there is no old one.
+                let lost = temp.keep_attributes_of(path.name(), old)?;
+                if !lost.is_empty() {
+                    tracing::info!(%path, ?lost, "attributes of the replaced file could not be kept");
+                }
+                if wanted != old.mode {
+                    temp.set_mode(wanted)?;
+                }
+                make_newer(&temp, old)?;
+            }
+        }
+        let stamp = own_stamp(&temp).map_err(|source| RootError::Read { path: path.to_string(), source })?;
+        temp.close();
+        Ok(Dressed { temp, stamp })
     }
 
     /// Does one staged operation; false where there was nothing to do.
     fn carry_out(&mut self, staged: Staged, done: &mut Committed) -> Result<bool, RootError> {
-        match staged {
-            Staged::Dir { path, mode, .. } => self.place_dir(&path, mode),
-            Staged::Symlink { path, target, .. } => self.place_symlink(&path, target),
-            Staged::File(file) => self.place_file(file, done),
-            Staged::Mode { path, mode, .. } => self.change_mode(&path, mode),
-            Staged::Delete { path, .. } => self.delete(&path),
+        let Staged { path, expected, change, .. } = staged;
+        let found = self.look(&path)?;
+        if let (Some(expected), Some(found)) = (expected, &found)
+            && stamp(found) != expected
+        {
+            return Err(RootError::Changed);
+        }
+        match change {
+            Change::Dir { mode } => self.place_dir(&path, found, mode),
+            Change::Symlink { target } => self.place_symlink(&path, found, target),
+            Change::File(file) => self.place_file(&path, found, file, done),
+            Change::Mode { mode } => self.change_mode(&path, found, mode),
+            Change::Delete => self.delete(&path, found),
         }
     }
 
-    fn place_dir(&mut self, path: &RelPath, mode: u16) -> Result<bool, RootError> {
+    fn place_dir(&mut self, path: &RelPath, found: Option<Metadata>, mode: u16) -> Result<bool, RootError> {
         let node = Node::Dir { mode };
-        match self.look(path)? {
-            Some(found) if found.is_directory() => {
-                let record = self.ledger.get(path).cloned();
-                let sent = record.as_ref().map(|r| &r.node);
-                if matches!(sent, Some(Node::Dir { mode: sent }) if *sent != mode) {
-                    let (parent, leaf) = self.parent(path)?;
-                    parent.chmod(leaf, mode.into())?;
-                }
-                self.record_now(path, node, record.is_some_and(|r| r.ours))?;
-                return Ok(false);
-            }
-            Some(_) => {
-                let (parent, leaf) = self.parent(path)?;
-                parent.unlink(leaf)?;
-                parent.mkdir(leaf, mode.into())?;
-            }
-            None => {
-                let (parent, leaf) = self.parent(path)?;
-                parent.mkdir(leaf, mode.into())?;
-            }
+        if let Some(found) = found.filter(Metadata::is_directory) {
+            let record = self.ledger.get(path).cloned();
+            self.follow_mode(path, &found, record.as_ref(), mode)?;
+            self.record_now(path, node, record.is_some_and(|r| r.ours))?;
+            return Ok(false);
+        }
+        let (parent, leaf) = self.parent(path)?;
+        if found.is_some() {
+            parent.unlink(leaf)?;
+        }
+        match parent.mkdir(leaf, mode.into()) {
+            Err(e) if e.errno() == Some(Errno::EEXIST) => return Err(RootError::Changed),
+            made => made?,
         }
         self.forget();
         self.record_now(path, node, true)?;
         Ok(true)
     }
 
-    fn place_symlink(&mut self, path: &RelPath, target: Vec<u8>) -> Result<bool, RootError> {
-        self.make_room(path)?;
+    fn place_symlink(
+        &mut self,
+        path: &RelPath,
+        found: Option<Metadata>,
+        target: Vec<u8>,
+    ) -> Result<bool, RootError> {
+        self.make_room(path, found.as_ref())?;
+        self.note_temp_in(path.parent().as_ref())?;
         let (parent, leaf) = self.parent(path)?;
         // A link cannot be changed: a new one takes its place.
         let temp = crate::target::parent::temp_name();
@@ -202,27 +262,42 @@ impl Root {
         Ok(true)
     }
 
-    fn place_file(&mut self, file: StagedFile, done: &mut Committed) -> Result<bool, RootError> {
-        let StagedFile { path, mode, size, digest, body, .. } = file;
-        self.make_room(&path)?;
+    fn place_file(
+        &mut self,
+        path: &RelPath,
+        found: Option<Metadata>,
+        file: StagedFile,
+        done: &mut Committed,
+    ) -> Result<bool, RootError> {
+        let StagedFile { mode, size, digest, body } = file;
+        self.make_room(path, found.as_ref())?;
+        let node = Node::File { mode, size, digest };
+        let found = found.filter(Metadata::is_file);
         match body {
-            Body::Temp(temp)
-                if self.wants_in_place(&path) && self.look(&path)?.is_some_and(|m| m.is_file()) =>
-            {
-                self.copy_in_place(&path, &temp, done)?;
+            Body::Temp(Dressed { temp, stamp }) => {
+                let in_place = found.is_some() && self.wants_in_place(path);
+                if !in_place && self.place_temp(path, &temp)? {
+                    temp.keep();
+                    self.record_placed(path, node, stamp)?;
+                    return Ok(true);
+                }
+                // Nobody but a rename lets the old version go at once; the temporary file goes when it is copied.
+                let (mut content, _) = temp.parent().open_read(temp.name())?;
+                self.write_in_place(path, &mut content)?;
             }
-            Body::Temp(temp) => self.place_temp(&path, temp, done)?,
-            Body::Memory(bytes) => {
-                let (parent, leaf) = self.parent(&path)?;
-                parent.write_in_place(leaf, &mut &bytes[..])?;
-                done.in_place.push(path.clone());
-            }
+            Body::Memory(bytes) => self.write_in_place(path, &mut &bytes[..])?,
         }
-        self.record_now(&path, Node::File { mode, size, digest }, true)?;
+        done.in_place.push(path.clone());
+        if let Some(found) = found {
+            let record = self.ledger.get(path).cloned();
+            self.follow_mode(path, &found, record.as_ref(), mode)?;
+        }
+        self.record_now(path, node, true)?;
         Ok(true)
     }
 
-    fn place_temp(&mut self, path: &RelPath, temp: Temp, done: &mut Committed) -> Result<(), RootError> {
+    /// Renames a temporary file to its place; false where only writing in place can work.
+    fn place_temp(&mut self, path: &RelPath, temp: &Temp) -> Result<bool, RootError> {
         if let Err(e) = self.parent(path)
             && e.is_not_found()
             && let Some(dir) = path.parent()
@@ -232,77 +307,90 @@ impl Root {
         }
         let (parent, leaf) = self.parent(path)?;
         match temp.parent().rename(temp.name(), parent, leaf) {
-            Ok(()) => {
-                temp.keep();
-                Ok(())
-            }
-            Err(error) if matches!(error.errno(), Some(Errno::EBUSY | Errno::EXDEV)) => {
-                self.copy_in_place(path, &temp, done)
-            }
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.errno(), Some(Errno::EBUSY | Errno::EXDEV)) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Copies a temporary file's content over the file at `path`, which keeps its inode.
-    fn copy_in_place(&mut self, path: &RelPath, temp: &Temp, done: &mut Committed) -> Result<(), RootError> {
-        let (mut content, _) = temp.parent().open_read(temp.name())?;
+    fn write_in_place(&mut self, path: &RelPath, content: &mut impl std::io::Read) -> Result<(), RootError> {
         let (parent, leaf) = self.parent(path)?;
-        parent.write_in_place(leaf, &mut content)?;
-        done.in_place.push(path.clone());
+        parent.write_in_place(leaf, content)?;
+        Ok(())
+    }
+
+    /// Puts a file that was just renamed into the ledger. Where the app changed it in that moment its stamp is
+    /// made one that never fits, so that the change is seen.
+    fn record_placed(&mut self, path: &RelPath, node: Node, placed: Stamp) -> Result<(), RootError> {
+        let Some(metadata) = self.look(path)? else { return Ok(()) };
+        let now = stamp(&metadata);
+        // A rename changes the time of the inode and nothing else.
+        let untouched = Stamp { ctime_ns: now.ctime_ns, ..placed } == now;
+        let stamp = if untouched { now } else { Stamp { ino: 0, ..placed } };
+        self.ledger.put(path.clone(), Record { node, stamp, ours: true });
         Ok(())
     }
 
     /// A directory stands where a file or link is to be: it goes, if the batch's deletes emptied it.
-    fn make_room(&mut self, path: &RelPath) -> Result<(), RootError> {
-        if self.look(path)?.is_some_and(|m| m.is_directory()) {
-            let (parent, leaf) = self.parent(path)?;
-            match parent.rmdir(leaf) {
-                Err(e) if e.errno() == Some(Errno::ENOTEMPTY) => {
-                    return Err(RootError::Kept(
-                        "a directory with files that devsync did not write is there",
-                    ));
-                }
-                other => other?,
+    fn make_room(&mut self, path: &RelPath, found: Option<&Metadata>) -> Result<(), RootError> {
+        if !found.is_some_and(Metadata::is_directory) {
+            return Ok(());
+        }
+        let (parent, leaf) = self.parent(path)?;
+        match parent.rmdir(leaf) {
+            Err(e) if e.errno() == Some(Errno::ENOTEMPTY) => {
+                return Err(RootError::Kept("a directory with files that devsync did not write is there"));
             }
-            self.forget();
-            self.ledger.remove(path);
+            other => other?,
+        }
+        self.forget();
+        self.ledger.remove(path);
+        Ok(())
+    }
+
+    /// Changes the pod's permission bits where the laptop's ask for it.
+    fn follow_mode(
+        &mut self,
+        path: &RelPath,
+        found: &Metadata,
+        record: Option<&Record>,
+        mode: u16,
+    ) -> Result<(), RootError> {
+        let wanted = mode_for(record, Some(found), mode);
+        if wanted != found.mode {
+            let (parent, leaf) = self.parent(path)?;
+            parent.chmod(leaf, wanted)?;
         }
         Ok(())
     }
 
-    fn change_mode(&mut self, path: &RelPath, mode: u16) -> Result<bool, RootError> {
-        let Some(metadata) = self.look(path)? else { return Ok(false) };
-        if !matches!(metadata.kind, Kind::File | Kind::Directory) {
+    fn change_mode(&mut self, path: &RelPath, found: Option<Metadata>, mode: u16) -> Result<bool, RootError> {
+        let Some(found) = found.filter(|f| matches!(f.kind, Kind::File | Kind::Directory)) else {
             return Ok(false);
-        }
-        let record = self.ledger.get(path).cloned();
-        let wanted = mode_for(record.as_ref(), Some(&metadata), mode);
-        if wanted != metadata.mode {
-            let (parent, leaf) = self.parent(path)?;
-            parent.chmod(leaf, wanted)?;
-        }
-        let (node, ours) = match record {
-            Some(Record { node: Node::File { size, digest, .. }, ours, .. }) => {
-                (Node::File { mode, size, digest }, ours)
-            }
-            Some(Record { ours, .. }) => (Node::Dir { mode }, ours),
-            None if metadata.is_directory() => (Node::Dir { mode }, false),
-            None => {
-                let digest = self.digest(path)?;
-                (Node::File { mode, size: metadata.size, digest }, false)
-            }
         };
+        let record = self.ledger.get(path).cloned();
+        let ours = record.as_ref().is_some_and(|r| r.ours);
+        let node = match &record {
+            _ if found.is_directory() => Node::Dir { mode },
+            Some(Record { node: Node::File { size, digest, .. }, stamp: known, .. })
+                if *known == stamp(&found) =>
+            {
+                Node::File { mode, size: *size, digest: *digest }
+            }
+            _ => Node::File { mode, size: found.size, digest: self.digest(path)? },
+        };
+        self.follow_mode(path, &found, record.as_ref(), mode)?;
         self.record_now(path, node, ours)?;
         Ok(true)
     }
 
-    fn delete(&mut self, path: &RelPath) -> Result<bool, RootError> {
-        let Some(metadata) = self.look(path)? else {
+    fn delete(&mut self, path: &RelPath, found: Option<Metadata>) -> Result<bool, RootError> {
+        let Some(found) = found else {
             self.ledger.remove(path);
             return Ok(false);
         };
         let (parent, leaf) = self.parent(path)?;
-        let deleted = if metadata.is_directory() { parent.rmdir(leaf) } else { parent.unlink(leaf) };
+        let deleted = if found.is_directory() { parent.rmdir(leaf) } else { parent.unlink(leaf) };
         match deleted {
             Err(e) if e.errno() == Some(Errno::ENOTEMPTY) => {
                 self.ledger.remove(path);
@@ -310,7 +398,7 @@ impl Root {
             }
             other => other?,
         }
-        if metadata.is_directory() {
+        if found.is_directory() {
             self.forget();
         }
         self.ledger.remove(path);
@@ -318,29 +406,28 @@ impl Root {
     }
 }
 
-/// Gives a temporary file the attributes of what it replaces, and a modification time that is newer.
-fn dress(
-    temp: &Temp,
-    leaf: &[u8],
-    old: Option<&Metadata>,
-    record: Option<&Record>,
-    mode: u16,
-) -> Result<Lost, RootError> {
-    let Some(old) = old else {
-        temp.set_mode(mode.into())?;
-        return Ok(Lost::default());
-    };
-    let lost = temp.keep_attributes_of(leaf, old)?;
-    let wanted = mode_for(record, Some(old), mode);
-    if wanted != old.mode {
-        temp.set_mode(wanted)?;
-    }
+/// Gives a temporary file a modification time that is newer than that of what it replaces.
+fn make_newer(temp: &Temp, old: &Metadata) -> Result<(), RootError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
     if old.mtime.0 >= now {
         // Reloaders compare whole seconds, and ignore what is not newer.
         temp.set_mtime((old.mtime.0 + 1, old.mtime.1))?;
     }
-    Ok(lost)
+    Ok(())
+}
+
+/// What identifies an open temporary file.
+fn own_stamp(temp: &Temp) -> std::io::Result<Stamp> {
+    let file = temp.file().ok_or_else(|| std::io::Error::other("the file is closed"))?;
+    let metadata = file.metadata()?;
+    let nanos = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+    Ok(Stamp {
+        ino: metadata.ino(),
+        size: metadata.len(),
+        mode: metadata.mode() & 0o7777,
+        mtime_ns: nanos(metadata.mtime(), metadata.mtime_nsec()),
+        ctime_ns: nanos(metadata.ctime(), metadata.ctime_nsec()),
+    })
 }
 
 /// The permission bits that a file gets: a new one the laptop's; an old one keeps what the pod has, but follows

@@ -7,22 +7,31 @@ use std::io::Read;
 
 use devsync_protocol::chunk::{Signature, Signer};
 use devsync_protocol::digest::Digest;
-use devsync_protocol::message::{DELTA_FROM, MAX_ENTRIES, Need, NeedKind, Reply, RootId, node_in_bounds};
+use devsync_protocol::message::{
+    DELTA_FROM, MAX_ENTRIES, MAX_PART, Need, NeedKind, Reply, RootId, node_in_bounds,
+};
 use devsync_protocol::path::RelPath;
 use devsync_protocol::tree::{DirDigest, Entry, Node, Tree, root_digest};
 
 use super::ledger::Record;
 use super::root::{Root, RootError, read_pieces, stamp};
+use crate::target::error::TargetError;
 use crate::target::metadata::{Kind, Metadata};
 
-/// Needs in one part of the answer.
-const PART: usize = 2000;
+/// A part of the answer is sent once it has this many bytes; one signature more still fits a frame.
+const FULL: usize = 512 * 1024;
+/// Most bytes of names that a client may tell for one comparison.
+const MAX_NAMES: usize = 256 * 1024 * 1024;
 /// Largest file whose signature is made for a delta, in bytes.
 const SIGN_UP_TO: u64 = 512 * 1024 * 1024;
 
 /// What the laptop told so far, and what the pod's managed files are now.
 #[derive(Default)]
 pub(crate) struct Comparison {
+    /// The last part of the directories came; another begins a new comparison.
+    complete: bool,
+    /// Bytes of the names so far.
+    names: usize,
     dirs: Vec<DirDigest>,
     entries: BTreeMap<RelPath, Node>,
     /// Managed paths that are not as the ledger says: what is there instead.
@@ -31,27 +40,30 @@ pub(crate) struct Comparison {
 }
 
 impl Root {
-    /// Takes a part of the laptop's directory digests; answers after the last.
+    /// Takes a part of the laptop's directory digests; answers after the last, in parts.
     pub(crate) fn compare(
         &mut self,
         tree: Digest,
         dirs: Vec<DirDigest>,
         last: bool,
-    ) -> Result<Option<Reply>, RootError> {
+    ) -> Result<Vec<Reply>, RootError> {
+        if self.comparison.as_ref().is_some_and(|c| c.complete) {
+            self.comparison = None;
+        }
         let comparison = self.comparison.get_or_insert_default();
+        comparison.names += dirs.iter().map(|d| d.dir.as_ref().map_or(0, |dir| dir.len())).sum::<usize>();
         comparison.dirs.extend(dirs);
-        if comparison.dirs.len() > MAX_ENTRIES {
+        if comparison.dirs.len() > MAX_ENTRIES || comparison.names > MAX_NAMES {
             return Err(RootError::Protocol("the client named too many directories"));
         }
         if !last {
-            return Ok(None);
+            return Ok(Vec::new());
         }
+        let mut comparison = self.comparison.take().unwrap_or_default();
         let (managed, drifted) = self.managed_tree()?;
         let ours = managed.dir_digests();
-        let comparison = self.comparison.get_or_insert_default();
         comparison.drifted = drifted;
-        comparison.differing.clear();
-        comparison.entries.clear();
+        comparison.complete = true;
         let mut differing = Vec::new();
         let mut gone = false;
         if root_digest(&ours) != tree || root_digest(&comparison.dirs) != tree {
@@ -65,21 +77,42 @@ impl Root {
                 }
             }
         }
-        Ok(Some(Reply::Compared { root: self.id, differing, gone, last: true }))
+        self.comparison = Some(comparison);
+        Ok(self.compared(&differing, gone))
+    }
+
+    fn compared(&self, differing: &[u32], gone: bool) -> Vec<Reply> {
+        let reply = |differing: &[u32], last| Reply::Compared {
+            root: self.id,
+            differing: differing.to_vec(),
+            gone,
+            last,
+        };
+        if differing.is_empty() {
+            return vec![reply(differing, true)];
+        }
+        let parts = differing.chunks(MAX_PART);
+        let count = parts.len();
+        parts.enumerate().map(|(index, part)| reply(part, index + 1 == count)).collect()
     }
 
     /// The managed files as they are now, in the laptop's terms, and those that are not as recorded.
     fn managed_tree(&mut self) -> Result<(Tree, BTreeMap<RelPath, Option<Node>>), RootError> {
+        let ids = self.dir.enter();
         let mut tree = Tree::default();
         let mut drifted = BTreeMap::new();
         let records: Vec<_> = self.ledger.records().iter().map(|(p, r)| (p.clone(), r.clone())).collect();
         for (path, record) in records {
-            match self.look(&path)? {
+            let found = match self.look(&path).map_err(RootError::from) {
+                Err(error) if error.is_fatal() => return Err(error),
+                found => found.unwrap_or_default(),
+            };
+            match found {
                 Some(metadata) if stamp(&metadata) == record.stamp => {
                     tree.0.insert(path, record.node);
                 }
                 Some(metadata) => {
-                    let node = self.read_node(&path, &metadata)?;
+                    let node = self.read_now(&path)?;
                     if same_content(node.as_ref(), &record.node) && record.stamp.mode == metadata.mode {
                         let stamp = stamp(&metadata);
                         tree.0.insert(path.clone(), record.node.clone());
@@ -94,36 +127,60 @@ impl Root {
                 }
             }
         }
+        drop(ids);
+        self.forget();
+        // What could not be saved is hashed again by the next session.
+        self.ledger.save().ok();
         Ok((tree, drifted))
     }
 
-    /// Takes a part of the differing directories' entries; answers after the last, in parts.
-    pub(crate) fn manifest(&mut self, entries: Vec<Entry>, last: bool) -> Result<Vec<Reply>, RootError> {
-        let comparison =
-            self.comparison.as_mut().ok_or(RootError::Protocol("a manifest came before a comparison"))?;
+    /// Takes a part of the differing directories' entries; answers after the last, in parts through `send`.
+    pub(crate) fn manifest<E: From<RootError>>(
+        &mut self,
+        entries: Vec<Entry>,
+        last: bool,
+        mut send: impl FnMut(Reply) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let comparison = self.comparison.as_mut().filter(|c| c.complete);
+        let comparison = comparison.ok_or(RootError::Protocol("a manifest came before a comparison"))?;
         for Entry { path, node } in entries {
             if !node_in_bounds(&node) {
-                return Err(RootError::Protocol("the client named a file that is out of bounds"));
+                return Err(RootError::Protocol("the client named a file that is out of bounds").into());
             }
+            comparison.names +=
+                path.len() + if let Node::Symlink { target } = &node { target.len() } else { 0 };
             comparison.entries.insert(path, node);
         }
-        if comparison.entries.len() > MAX_ENTRIES {
-            return Err(RootError::Protocol("the client named too many files"));
+        if comparison.entries.len() > MAX_ENTRIES || comparison.names > MAX_NAMES {
+            return Err(RootError::Protocol("the client named too many files").into());
         }
         if !last {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let comparison = self.comparison.take().unwrap_or_default();
         let mut found = Findings::default();
+        let ids = self.dir.enter();
         for (path, node) in &comparison.entries {
             self.examine(path, node, &comparison, &mut found)?;
+            if found.weight >= FULL {
+                send(found.part(self.id, false))?;
+            }
         }
         self.find_deletes(&comparison, &mut found);
         if self.options.delete {
             self.find_extras(&comparison, &mut found)?;
         }
+        drop(ids);
+        self.forget();
         self.ledger.save().ok();
-        Ok(found.into_replies(self.id))
+        loop {
+            let reply = found.part(self.id, found.fits_one());
+            let last = matches!(reply, Reply::Needs { last: true, .. });
+            send(reply)?;
+            if last {
+                return Ok(());
+            }
+        }
     }
 
     /// Decides what one entry needs.
@@ -141,13 +198,18 @@ impl Root {
         {
             return Ok(());
         }
-        let Some(metadata) = self.look(path)? else {
-            found.need(path, NeedKind::Missing);
-            return Ok(());
+        let metadata = match self.look(path).map_err(RootError::from) {
+            Err(error) if error.is_fatal() => return Err(error),
+            // What stands in the way is said when it is written.
+            Err(_) | Ok(None) => {
+                found.need(path, NeedKind::Missing);
+                return Ok(());
+            }
+            Ok(Some(metadata)) => metadata,
         };
         let actual = match (&record, drifted) {
             (Some(record), false) => Some(record.node.clone()),
-            _ => self.read_node(path, &metadata)?,
+            _ => self.read_now(path)?,
         };
         let ours = record.as_ref().is_some_and(|r| r.ours);
         if same_content(actual.as_ref(), node) {
@@ -158,11 +220,15 @@ impl Root {
                 self.ledger.put(path.clone(), record);
             }
         } else if ours && drifted && !self.options.overwrite {
-            found.conflicts.push(path.clone());
+            found.conflict(path.clone());
         } else if let (Some(Node::File { size, digest, .. }), Node::File { size: new_size, .. }) =
             (&actual, node)
         {
-            let signature = if (*size).min(*new_size) >= DELTA_FROM { self.sign(path, *size)? } else { None };
+            let signature = match (*size).min(*new_size) >= DELTA_FROM {
+                // A file that cannot be read now is sent whole.
+                true => self.sign(path, *size).unwrap_or_default(),
+                false => None,
+            };
             found.need(path, NeedKind::Differs { digest: *digest, signature });
         } else {
             found.need(path, NeedKind::Missing);
@@ -202,9 +268,9 @@ impl Root {
             match comparison.drifted.get(&path) {
                 // Gone in the pod too.
                 Some(None) => self.ledger.remove(&path),
-                Some(Some(Node::Dir { .. })) | None if ours => found.deletes.push(path),
-                Some(_) if ours && !self.options.overwrite => found.conflicts.push(path),
-                _ if ours => found.deletes.push(path),
+                Some(Some(Node::Dir { .. })) | None if ours => found.delete(path),
+                Some(_) if ours && !self.options.overwrite => found.conflict(path),
+                _ if ours => found.delete(path),
                 // It was there before devsync; with --delete it shows up among the extras.
                 _ => self.ledger.remove(&path),
             }
@@ -215,23 +281,29 @@ impl Root {
     fn find_extras(&mut self, comparison: &Comparison, found: &mut Findings) -> Result<(), RootError> {
         let mut dirs = vec![None::<RelPath>];
         while let Some(dir) = dirs.pop() {
-            let parent = self.dir.directory(dir.as_ref().map_or(&[], |d| d.as_bytes()))?;
-            for entry in parent.read_dir(MAX_ENTRIES)? {
+            let parent = match self.dir.directory(dir.as_ref().map_or(&[], |d| d.as_bytes())) {
+                Err(error @ TargetError::Vanished { .. }) => return Err(error.into()),
+                // It went away, or is not to be entered: nothing in it will be deleted.
+                Err(_) => continue,
+                Ok(parent) => parent,
+            };
+            let Ok(listing) = parent.read_dir(MAX_ENTRIES) else { continue };
+            for entry in listing {
                 let path = match &dir {
                     Some(dir) => dir.join(&entry.name),
                     None => RelPath::new(entry.name.clone()),
                 };
                 let Ok(path) = path else { continue };
-                let kind = entry.kind.map_or_else(|| parent.metadata(&entry.name).map(|m| m.kind), Ok)?;
-                if kind == Kind::Directory {
+                let kind = entry.kind.map_or_else(|| parent.metadata(&entry.name).map(|m| m.kind), Ok);
+                if matches!(kind, Ok(Kind::Directory)) {
                     dirs.push(Some(path.clone()));
                 }
                 if self.ledger.get(&path).is_none() && !comparison.entries.contains_key(&path) {
-                    found.extras.push(path);
+                    found.extra(path);
                 }
             }
             if found.extras.len() > MAX_ENTRIES {
-                return Err(RootError::Protocol("the pod holds too many files for --delete"));
+                return Err(TargetError::TooMany { path: self.dir.name().into(), limit: MAX_ENTRIES }.into());
             }
         }
         Ok(())
@@ -263,43 +335,65 @@ fn mode_wanted(record: Option<&Record>, metadata: &Metadata, node: &Node) -> boo
 /// The answer to a manifest.
 #[derive(Default)]
 struct Findings {
-    needs: VecDeque<Need>,
-    deletes: Vec<RelPath>,
-    extras: Vec<RelPath>,
-    conflicts: Vec<RelPath>,
+    needs: Vec<Need>,
+    deletes: VecDeque<RelPath>,
+    extras: VecDeque<RelPath>,
+    conflicts: VecDeque<RelPath>,
+    /// About as many bytes as the needs take in the answer.
+    weight: usize,
 }
 
 impl Findings {
     fn need(&mut self, path: &RelPath, kind: NeedKind) {
-        self.needs.push_back(Need { path: path.clone(), kind });
+        self.weight += path.len() + 64;
+        if let NeedKind::Differs { signature: Some(signature), .. } = &kind {
+            self.weight += signature.chunks.len() * 20;
+        }
+        self.needs.push(Need { path: path.clone(), kind });
     }
 
-    fn into_replies(mut self, root: RootId) -> Vec<Reply> {
-        let mut replies = Vec::new();
-        loop {
-            let take = |list: &mut Vec<RelPath>| list.drain(..list.len().min(PART)).collect::<Vec<_>>();
-            let (deletes, extras, conflicts) =
-                (take(&mut self.deletes), take(&mut self.extras), take(&mut self.conflicts));
-            let mut needs = Vec::new();
-            let mut weight = 0;
-            // A signature can fill a frame alone.
-            while weight < PART
-                && let Some(need) = self.needs.pop_front()
+    fn delete(&mut self, path: RelPath) {
+        self.deletes.push_back(path);
+    }
+
+    fn extra(&mut self, path: RelPath) {
+        self.extras.push_back(path);
+    }
+
+    fn conflict(&mut self, path: RelPath) {
+        self.conflicts.push_back(path);
+    }
+
+    fn fits_one(&self) -> bool {
+        let lists = [&self.deletes, &self.extras, &self.conflicts];
+        let bytes = lists.iter().flat_map(|list| list.iter()).map(|path| path.len() + 4);
+        // Stops counting early: the lists may be very long.
+        bytes
+            .scan(0, |sum, bytes| {
+                *sum += bytes;
+                Some(*sum)
+            })
+            .all(|sum| sum <= FULL)
+            && lists.iter().all(|list| list.len() <= MAX_PART)
+    }
+
+    /// The needs so far and as many of the paths as fit; all of them in the last part.
+    fn part(&mut self, root: RootId, last: bool) -> Reply {
+        self.weight = 0;
+        let mut room = if last { usize::MAX } else { FULL };
+        let mut take = |list: &mut VecDeque<RelPath>| {
+            let mut part = Vec::new();
+            while let Some(path) = list.front()
+                && path.len() + 4 <= room
+                && part.len() < MAX_PART
             {
-                weight += match &need.kind {
-                    NeedKind::Differs { signature: Some(s), .. } => s.chunks.len(),
-                    _ => 1,
-                };
-                needs.push(need);
+                room -= path.len() + 4;
+                part.extend(list.pop_front());
             }
-            let last = self.needs.is_empty()
-                && self.deletes.is_empty()
-                && self.extras.is_empty()
-                && self.conflicts.is_empty();
-            replies.push(Reply::Needs { root, needs, deletes, extras, conflicts, last });
-            if last {
-                return replies;
-            }
-        }
+            part
+        };
+        let (deletes, extras, conflicts) =
+            (take(&mut self.deletes), take(&mut self.extras), take(&mut self.conflicts));
+        Reply::Needs { root, needs: std::mem::take(&mut self.needs), deletes, extras, conflicts, last }
     }
 }

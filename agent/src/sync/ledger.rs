@@ -51,7 +51,8 @@ struct Line {
 pub(crate) struct Ledger {
     records: BTreeMap<RelPath, Record>,
     path: PathBuf,
-    log: File,
+    /// `None` where the record belongs to another session.
+    log: Option<File>,
     /// Encoded changes that are not in the log yet.
     pending: Vec<u8>,
 }
@@ -61,7 +62,13 @@ impl Ledger {
     pub(crate) fn open(path: PathBuf) -> io::Result<Self> {
         let records = read_log(&path).unwrap_or_default();
         let log = write_log(&path, &records)?;
-        Ok(Self { records, path, log, pending: Vec::new() })
+        Ok(Self { records, path, log: Some(log), pending: Vec::new() })
+    }
+
+    /// Reads the log at `path` as it is now; changes stay in memory.
+    pub(crate) fn read(path: PathBuf) -> Self {
+        let records = read_log(&path).unwrap_or_default();
+        Self { records, path, log: None, pending: Vec::new() }
     }
 
     pub(crate) fn get(&self, path: &RelPath) -> Option<&Record> {
@@ -84,6 +91,9 @@ impl Ledger {
     }
 
     fn note(&mut self, path: &RelPath, record: Option<&Record>) {
+        if self.log.is_none() {
+            return;
+        }
         let line = Line { path: path.clone(), record: record.cloned() };
         if let Ok(bytes) = postcard::to_allocvec(&line) {
             self.pending.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
@@ -93,13 +103,14 @@ impl Ledger {
 
     /// Writes the changes so far to the log.
     pub(crate) fn save(&mut self) -> io::Result<()> {
-        let result = self.log.write_all(&self.pending);
+        let Some(log) = &mut self.log else { return Ok(()) };
+        let written = log.write_all(&self.pending);
         self.pending.clear();
-        if result.is_err() {
+        if written.is_err() {
             // Half a line would hide everything after it: begin again from what is known.
-            self.log = write_log(&self.path, &self.records)?;
+            *log = write_log(&self.path, &self.records)?;
         }
-        result
+        Ok(())
     }
 }
 
@@ -168,6 +179,24 @@ mod tests {
         let again = Ledger::open(path)?;
         assert_eq!(again.records().len(), 1);
         assert_eq!(again.get(&RelPath::new("b")?), Some(&record("2")));
+        Ok(())
+    }
+
+    #[test]
+    fn one_who_only_looks_leaves_the_log_to_the_one_who_writes() -> anyhow::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("ledger");
+        let mut writer = Ledger::open(path.clone())?;
+        writer.put(RelPath::new("a")?, record("1"));
+        writer.save()?;
+        let mut looker = Ledger::read(path.clone());
+        assert_eq!(looker.get(&RelPath::new("a")?), Some(&record("1")));
+        looker.put(RelPath::new("b")?, record("2"));
+        looker.save()?;
+        writer.put(RelPath::new("c")?, record("3"));
+        writer.save()?;
+        let again = Ledger::open(path)?;
+        assert_eq!(again.records().keys().map(ToString::to_string).collect::<Vec<_>>(), ["a", "c"]);
         Ok(())
     }
 

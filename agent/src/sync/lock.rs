@@ -43,9 +43,11 @@ impl Lock {
                 Ok(Self(lock))
             }
             Err((file, Errno::EWOULDBLOCK)) => {
-                let mut name = String::new();
-                file.take(MAX_HOLDER).read_to_string(&mut name).map_err(broken)?;
-                Err(LockError::Held(devsync_protocol::path::display(name.as_bytes())))
+                let mut name = Vec::new();
+                file.take(MAX_HOLDER).read_to_end(&mut name).map_err(broken)?;
+                // The holder may not have written its name yet.
+                let name = if name.is_empty() { b"another client".to_vec() } else { name };
+                Err(LockError::Held(devsync_protocol::path::display(&name)))
             }
             Err((_, errno)) => Err(broken(errno.into())),
         }

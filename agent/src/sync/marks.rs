@@ -18,7 +18,8 @@ const MAX_ENTRIES: usize = 1_000_000;
 
 #[derive(Debug)]
 pub(crate) struct Marks {
-    file: File,
+    /// `None` for a session that makes no temporary files.
+    file: Option<File>,
     dirs: BTreeSet<Vec<u8>>,
 }
 
@@ -31,7 +32,12 @@ impl Marks {
         Read::by_ref(&mut file).take(1 << 28).read_to_end(&mut bytes)?;
         let left = bytes.split(|b| *b == 0).skip(1);
         let left = left.map(|dir| RelPath::new(dir).ok()).collect();
-        Ok((Self { file, dirs: BTreeSet::new() }, left))
+        Ok((Self { file: Some(file), dirs: BTreeSet::new() }, left))
+    }
+
+    /// For a session that only looks.
+    pub(crate) fn none() -> Self {
+        Self { file: None, dirs: BTreeSet::new() }
     }
 
     /// Notes that a temporary file will be made in `dir` (empty: the sync root).
@@ -39,7 +45,8 @@ impl Marks {
         if self.dirs.contains(dir) {
             return Ok(());
         }
-        self.file.write_all(&[b"\0", dir].concat())?;
+        let file = self.file.as_mut().ok_or_else(|| io::Error::other("this session only looks"))?;
+        file.write_all(&[b"\0", dir].concat())?;
         self.dirs.insert(dir.to_vec());
         Ok(())
     }
@@ -55,8 +62,9 @@ impl Marks {
 
     /// Forgets what an earlier agent noted, once it was swept.
     pub(crate) fn wipe(&mut self) -> io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.rewind()
+        let Some(file) = &mut self.file else { return Ok(()) };
+        file.set_len(0)?;
+        file.rewind()
     }
 }
 

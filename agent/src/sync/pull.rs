@@ -12,8 +12,8 @@ use super::root::{Root, RootError};
 const MAX_DIR: usize = 1_000_000;
 /// Most notes about what was skipped.
 const MAX_SKIPPED: usize = 50;
-/// Entries in one part of a verification.
-const PART: usize = 2000;
+/// Bytes in one part of a verification, about.
+const PART: usize = 1024 * 1024;
 
 impl Root {
     /// Sends `path` and what is below it through `send`: an entry, and of a file its content behind it.
@@ -42,7 +42,6 @@ impl Root {
                 }
             }
         }
-        skipped.truncate(MAX_SKIPPED);
         send(Reply::PullEnd { skipped })
     }
 
@@ -53,19 +52,24 @@ impl Root {
         skipped: &mut Vec<String>,
         send: &mut impl FnMut(Reply) -> Result<(), E>,
     ) -> Result<(), E> {
+        let mut skip = |why: String| {
+            if skipped.len() < MAX_SKIPPED {
+                skipped.push(why);
+            }
+        };
         let found = self.look(path).map_err(RootError::from)?;
         let Some(metadata) = found else {
-            skipped.push(format!("{path}: there is no such file in the pod"));
+            skip(format!("{path}: there is no such file in the pod"));
             return Ok(());
         };
         let node = match self.read_node(path, &metadata) {
             Ok(Some(node)) => node,
             Ok(None) => {
-                skipped.push(format!("{path}: it is {}", metadata.kind.name()));
+                skip(format!("{path}: it is {}", metadata.kind.name()));
                 return Ok(());
             }
             Err(error) => {
-                skipped.push(format!("{path}: {error}"));
+                skip(format!("{path}: {error}"));
                 return Ok(());
             }
         };
@@ -98,15 +102,18 @@ impl Root {
         Ok(())
     }
 
-    /// What the managed paths hold now, read anew, in parts; a path that is gone is left out.
+    /// What the managed paths hold now, read anew, in parts; a path that is gone or cannot
+    /// be read is left out.
     pub(crate) fn verify(&mut self) -> Result<Vec<Vec<Entry>>, RootError> {
         let paths: Vec<_> = self.ledger.records().iter().map(|(p, r)| (p.clone(), r.node.clone())).collect();
         let mut parts = vec![Vec::new()];
+        let mut bytes = 0;
         for (path, sent) in paths {
-            let Some(metadata) = self.look(&path)? else { continue };
-            let Some(mut node) = self.read_node(&path, &metadata)? else { continue };
+            let Some(mut node) = self.read_now(&path)? else { continue };
             keep_sent_mode(&mut node, &sent);
-            if parts.last().is_some_and(|p| p.len() >= PART) {
+            bytes += path.len() + 64 + if let Node::Symlink { target } = &node { target.len() } else { 0 };
+            if bytes > PART {
+                bytes = 0;
                 parts.push(Vec::new());
             }
             if let Some(part) = parts.last_mut() {

@@ -9,6 +9,7 @@ use devsync_protocol::message::{RootId, RootOptions};
 use devsync_protocol::path::RelPath;
 use devsync_protocol::tree::{MODE_MASK, Node};
 use globset::{Glob, GlobSet, GlobSetBuilder};
+use nix::errno::Errno;
 use thiserror::Error;
 
 use super::compare::Comparison;
@@ -19,6 +20,9 @@ use crate::target::error::TargetError;
 use crate::target::metadata::{Kind, Metadata};
 use crate::target::parent::Parent;
 use crate::target::root::SyncRoot;
+
+/// Longest glob, in bytes.
+const MAX_GLOB: usize = 4096;
 
 #[derive(Debug, Error)]
 pub(crate) enum RootError {
@@ -38,6 +42,11 @@ pub(crate) enum RootError {
     Lock(#[from] LockError),
     #[error(transparent)]
     Delta(#[from] DeltaError),
+    #[error("a file is not what its digest says")]
+    NotItsDigest,
+    /// The pod's file changed between the check and the commit.
+    #[error("it changed in the pod meanwhile")]
+    Changed,
     /// Something stays, since it is not devsync's.
     #[error("{0}")]
     Kept(&'static str),
@@ -73,18 +82,18 @@ impl Root {
         let file = |kind: &str| state.join(format!("{name}.{kind}"));
         let lock = if options.dry_run { None } else { Some(Lock::take(&file("lock"), holder)?) };
         let path = file("ledger");
-        let ledger = Ledger::open(path.clone()).map_err(|source| RootError::Ledger {
+        // A session that only looks may run beside one that writes, and leaves the record to that one.
+        let ledger =
+            if options.dry_run { Ok(Ledger::read(path.clone())) } else { Ledger::open(path.clone()) };
+        let ledger = ledger.map_err(|source| RootError::Ledger {
             root: devsync_protocol::path::display(dir.name()),
             path: path.display().to_string(),
             source,
         })?;
-        let (mut marks, left) = Marks::open(&file("marks")).map_err(|source| RootError::Marks { source })?;
-        if lock.is_some() {
-            for leftover in &left {
-                marks::sweep(&dir, leftover.as_ref())?;
-            }
-            marks.wipe().map_err(|source| RootError::Marks { source })?;
-        }
+        let marks = match options.dry_run {
+            true => Marks::none(),
+            false => sweep_all(&dir, &file("marks")).map_err(|source| RootError::Marks { source })?,
+        };
         let inplace = inplace_globs(&options.inplace)?;
         Ok(Self { id, dir, ledger, marks, options, comparison: None, inplace, cached: None, _lock: lock })
     }
@@ -121,7 +130,7 @@ impl Root {
         let looked = self.parent(path).and_then(|(parent, leaf)| parent.metadata(leaf));
         match looked {
             Ok(metadata) => Ok(Some(metadata)),
-            Err(e) if e.is_not_found() || e.errno() == Some(nix::errno::Errno::ENOTDIR) => Ok(None),
+            Err(e) if is_missing(&e) => Ok(None),
             Err(e) => Err(e),
         }
     }
@@ -131,6 +140,20 @@ impl Root {
         let (parent, leaf) = self.parent(path)?;
         let (mut file, _) = parent.open_read(leaf)?;
         digest_reader(&mut file).map_err(|source| RootError::Read { path: path.to_string(), source })
+    }
+
+    /// The node that lies at `path` now; `None` where there is none, or nothing that can be read: the app may
+    /// change it at any moment, and one file must not stop the others.
+    pub(crate) fn read_now(&mut self, path: &RelPath) -> Result<Option<Node>, RootError> {
+        let node = match self.look(path) {
+            Ok(None) => return Ok(None),
+            Ok(Some(metadata)) => self.read_node(path, &metadata),
+            Err(error) => Err(error.into()),
+        };
+        match node {
+            Err(error) if error.is_fatal() => Err(error),
+            node => Ok(node.unwrap_or_default()),
+        }
     }
 
     /// The node that lies at `path` now, read anew; FIFOs, sockets and devices count as nothing.
@@ -150,6 +173,23 @@ impl Root {
             _ => None,
         })
     }
+}
+
+impl RootError {
+    /// What a person can do about it.
+    pub(crate) fn hint(&self) -> Option<String> {
+        if let Self::Target(error) = self { error.hint() } else { None }
+    }
+
+    /// True where no other path will fare better.
+    pub(crate) fn is_fatal(&self) -> bool {
+        matches!(self, Self::Target(TargetError::Vanished { .. } | TargetError::Ids(_)) | Self::Marks { .. })
+    }
+}
+
+/// True where a path has nothing at its end, or not even a directory on its way.
+pub(crate) fn is_missing(error: &TargetError) -> bool {
+    matches!(error.errno(), Some(Errno::ENOENT | Errno::ENOTDIR))
 }
 
 /// Reads to the end in bounded pieces.
@@ -197,6 +237,23 @@ fn record_name(dir: &SyncRoot) -> Result<String, TargetError> {
     Ok(hasher.finish().to_string()[..32].to_owned())
 }
 
+/// Removes what an earlier agent left. What cannot be looked into now is tried again by the next.
+fn sweep_all(dir: &SyncRoot, path: &Path) -> std::io::Result<Marks> {
+    let (mut marks, left) = Marks::open(path)?;
+    let left: Vec<_> = left
+        .into_iter()
+        .filter(|leftover| {
+            let swept = marks::sweep(dir, leftover.as_ref());
+            swept.inspect_err(|error| tracing::warn!(%error, "temporary files may be left")).is_err()
+        })
+        .collect();
+    marks.wipe()?;
+    for leftover in left {
+        marks.note(leftover.as_ref().map_or(&[], |dir| dir.as_bytes()))?;
+    }
+    Ok(marks)
+}
+
 fn inplace_globs(globs: &[String]) -> Result<GlobSet, RootError> {
     let mut set = GlobSetBuilder::new();
     let broken = |glob: &String| {
@@ -204,6 +261,9 @@ fn inplace_globs(globs: &[String]) -> Result<GlobSet, RootError> {
         move |source| RootError::Glob { glob, source }
     };
     for glob in globs {
+        if glob.len() > MAX_GLOB {
+            return Err(RootError::Protocol("a glob is too long"));
+        }
         // As for --exclude: a glob without a slash means a name anywhere.
         let anywhere = if glob.contains('/') { glob.clone() } else { format!("**/{glob}") };
         set.add(Glob::new(&anywhere).map_err(broken(glob))?);

@@ -1,6 +1,8 @@
 //! Where in the app's root the laptop's files may belong: a bounded look through its directories.
 
 use std::collections::BTreeSet;
+use std::io::Read;
+use std::time::{Duration, Instant};
 
 use devsync_protocol::message::{FoundPlace, Wanted};
 use devsync_protocol::path::{PodPath, RelPath};
@@ -15,6 +17,10 @@ const MAX_DIRS: usize = 100_000;
 const MAX_ENTRIES: usize = 50_000;
 /// Most files that are looked for.
 const MAX_WANTED: usize = 200;
+/// Larger files are not read for their digest.
+const MAX_READ: u64 = 64 * 1024 * 1024;
+/// The look ends after this time with what it found.
+const TIME: Duration = Duration::from_secs(8);
 /// Best places that are told.
 const MAX_FOUND: usize = 10;
 
@@ -28,9 +34,11 @@ pub(crate) fn search(whole: &SyncRoot, wanted: &[Wanted]) -> Result<Vec<FoundPla
     let mut found = Vec::new();
     let mut dirs = vec![None::<RelPath>];
     let mut seen = 0;
+    let until = Instant::now() + TIME;
+    let _ids = whole.enter();
     while let Some(dir) = dirs.pop() {
         seen += 1;
-        if seen > MAX_DIRS {
+        if seen > MAX_DIRS || Instant::now() > until {
             break;
         }
         let bytes = dir.as_ref().map_or(&[][..], |d| d.as_bytes());
@@ -61,9 +69,12 @@ fn rate(whole: &SyncRoot, dir: &RelPath, wanted: &[Wanted]) -> Option<FoundPlace
     for file in wanted {
         let Ok(path) = dir.join(&file.path) else { continue };
         let opened = whole.parent(&path).and_then(|(parent, leaf)| parent.open_read(leaf));
-        let Ok((mut content, _)) = opened else { continue };
+        let Ok((content, metadata)) = opened else { continue };
         names += 1;
-        same += u32::from(digest_reader(&mut content).is_ok_and(|digest| digest == file.digest));
+        if metadata.size <= MAX_READ {
+            let digest = digest_reader(&mut content.take(MAX_READ));
+            same += u32::from(digest.is_ok_and(|digest| digest == file.digest));
+        }
     }
     let dir = PodPath::new([b"/", dir.as_bytes()].concat()).ok()?;
     (names > 0).then_some(FoundPlace { dir, names, same })

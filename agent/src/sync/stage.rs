@@ -2,7 +2,7 @@
 //! verified. Small batches stay in memory until the commit; what is larger goes to temporary files at once.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 
 use devsync_protocol::delta::{Applier, DeltaError, Step};
@@ -10,27 +10,50 @@ use devsync_protocol::digest::{Digest, Hasher};
 use devsync_protocol::message::{Content, DELTA_FROM, MAX_FILE, Op, ProblemKind, RootId};
 use devsync_protocol::path::RelPath;
 use devsync_protocol::tree::{MAX_LINK, MODE_MASK, Node};
+use nix::errno::Errno;
 
-use super::batch::{Batch, Body, Staged, StagedFile};
-use super::ledger::Record;
-use super::root::{Root, RootError, stamp};
+use super::batch::{Batch, Body, Change, Dressed, Staged, StagedFile};
+use super::ledger::{Record, Stamp};
+use super::root::{Root, RootError, is_missing, stamp};
 use crate::target::metadata::Metadata;
 use crate::target::temp::Temp;
 
 /// A batch holds at most this many bytes of contents in memory.
 const MEMORY: usize = 16 * 1024 * 1024;
+/// Most bytes of paths and link targets in a batch.
+const MAX_NAMES: usize = 256 * 1024 * 1024;
+pub(crate) const BLOCKED: &str = "something else was kept where its directory is to be";
 
 /// A file whose steps are arriving.
 pub(crate) struct Incoming {
     root: RootId,
-    path: RelPath,
-    mode: u16,
-    size: u64,
-    digest: Digest,
+    file: Announced,
     applier: Applier,
     base: Option<File>,
     hasher: Hasher,
     sink: Sink,
+}
+
+/// What was said of a file before its steps.
+struct Announced {
+    path: RelPath,
+    mode: u16,
+    size: u64,
+    digest: Digest,
+    expected: Option<Stamp>,
+}
+
+enum Allowed {
+    /// With what must still lie there at the commit.
+    Yes(Option<Stamp>),
+    No,
+}
+
+/// Why the steps of a file could not be applied here.
+enum Broken {
+    /// The app changed the base.
+    Base,
+    Kernel(String),
 }
 
 enum Sink {
@@ -46,81 +69,114 @@ impl Root {
     /// Checks one operation and stages it.
     pub(crate) fn stage(&mut self, batch: &mut Batch, op: Op) -> Result<(), RootError> {
         let path = op.path().clone();
-        if let Some(why) = out_of_bounds(&op) {
+        batch.names += path.len() + if let Op::Symlink { target, .. } = &op { target.len() } else { 0 };
+        if let Some(why) = out_of_bounds(batch, &op) {
             return Err(RootError::Protocol(why));
         }
-        match self.allowed(batch, &op) {
-            Ok(true) => {}
-            Ok(false) => {
-                drop_content(batch, self.id, &op);
-                return Ok(());
-            }
-            Err(error) => {
-                self.fail(batch, &path, &error);
-                drop_content(batch, self.id, &op);
-                return Ok(());
-            }
+        let follows = match &op {
+            Op::File { size, content: Content::Follows { .. }, .. } => *size,
+            _ => 0,
+        };
+        let staged = self.stage_checked(batch, op);
+        if let Err(error) = &staged {
+            self.fail(batch, &path, error);
         }
-        if let Err(error) = self.stage_allowed(batch, op) {
-            self.fail(batch, &path, &error);
+        if follows > 0 && !matches!(staged, Ok(true)) {
+            // Its content is on its way already, and is dropped when it comes.
+            batch.incoming = Some(Incoming::dropped(self.id, path, follows));
         }
         Ok(())
     }
 
-    fn stage_allowed(&mut self, batch: &mut Batch, op: Op) -> Result<(), RootError> {
-        let root = self.id;
-        match op {
-            Op::Dir { path, mode } => self.stage_dir(batch, path, mode)?,
-            Op::Symlink { path, target } => batch.staged.push(Staged::Symlink { root, path, target }),
-            Op::Mode { path, mode } => batch.staged.push(Staged::Mode { root, path, mode }),
-            Op::Delete { path } => batch.staged.push(Staged::Delete { root, path }),
-            Op::File { path, mode, size, digest, content: Content::Inline(bytes) } => {
-                if Digest::of(&bytes) != digest || bytes.len() as u64 != size {
-                    return Err(RootError::Protocol("a file is not what its digest says"));
-                }
-                let body = self.keep(batch, &path, bytes)?;
-                batch.staged.push(Staged::File(StagedFile { root, path, mode, size, digest, body }));
-            }
-            Op::File { path, mode, size, digest, content: Content::Follows { base } } => {
-                let (base, base_len) = match base {
-                    Some(base) if size > 0 => match self.open_base(batch, &path, base)? {
-                        Some((file, len)) => (Some(file), len),
-                        None => {
-                            batch.incoming = Some(Incoming::dropped(root, path, size));
-                            return Ok(());
-                        }
-                    },
-                    _ => (None, 0),
-                };
-                let small = size <= (MEMORY - batch.memory.min(MEMORY)) as u64;
-                let sink = match small {
-                    true => Sink::Memory(Vec::with_capacity(size as usize)),
-                    false => match self.temp_for(&path) {
-                        Ok(temp) => Sink::Temp(temp),
-                        Err(error) => {
-                            self.fail(batch, &path, &error);
-                            Sink::Nowhere { left: size }
-                        }
-                    },
-                };
-                let applier = Applier::new(base_len, size);
-                let hasher = Hasher::new();
-                let incoming = Incoming { root, path, mode, size, digest, applier, base, hasher, sink };
-                batch.incoming = Some(incoming);
-                self.finish_incoming(batch)?;
-            }
+    /// False where the operation was refused, and the batch says why.
+    fn stage_checked(&mut self, batch: &mut Batch, op: Op) -> Result<bool, RootError> {
+        let path = op.path().clone();
+        if batch.is_blocked(self.id, &path) {
+            batch.problem(self.id, &path, ProblemKind::Kept, BLOCKED, None);
+            return Ok(false);
         }
-        Ok(())
+        let expected = match batch.replaced_above(self.id, &path) {
+            Some(_) => None,
+            None => match self.allowed(batch, &op)? {
+                Allowed::Yes(expected) => expected,
+                Allowed::No => {
+                    batch.blocked.insert((self.id, path));
+                    return Ok(false);
+                }
+            },
+        };
+        if batch.failed {
+            // Nothing of it will be used; but wrong bases are all told at once.
+            if let Op::File { content: Content::Follows { base: Some(base) }, .. } = &op {
+                self.open_base(batch, &path, *base)?;
+            }
+            return Ok(false);
+        }
+        let (root, change) = (
+            self.id,
+            match op {
+                Op::Dir { mode, .. } => return self.stage_dir(batch, path, mode, expected),
+                Op::Symlink { target, .. } => Change::Symlink { target },
+                Op::Mode { mode, .. } => Change::Mode { mode },
+                Op::Delete { .. } => Change::Delete,
+                Op::File { mode, size, digest, content: Content::Inline(bytes), .. } => {
+                    if Digest::of(&bytes) != digest || bytes.len() as u64 != size {
+                        return Err(RootError::NotItsDigest);
+                    }
+                    let body = self.keep(batch, &path, mode, bytes)?;
+                    Change::File(StagedFile { mode, size, digest, body })
+                }
+                Op::File { mode, size, digest, content: Content::Follows { base }, .. } => {
+                    let file = Announced { path, mode, size, digest, expected };
+                    return self.await_steps(batch, file, base);
+                }
+            },
+        );
+        batch.staged.push(Staged { root, path, expected, change });
+        Ok(true)
+    }
+
+    /// Makes ready for the steps of a file.
+    fn await_steps(
+        &mut self,
+        batch: &mut Batch,
+        file: Announced,
+        base: Option<Digest>,
+    ) -> Result<bool, RootError> {
+        let (base, base_len) = match base {
+            Some(base) if file.size > 0 => match self.open_base(batch, &file.path, base)? {
+                Some((base, len)) => (Some(base), len),
+                None => return Ok(false),
+            },
+            _ => (None, 0),
+        };
+        let small = file.size <= (MEMORY - batch.memory.min(MEMORY)) as u64;
+        let sink = match small {
+            true => Sink::Memory(Vec::with_capacity(file.size as usize)),
+            false => Sink::Temp(self.temp_for(batch, &file.path)?),
+        };
+        let applier = Applier::new(base_len, file.size);
+        batch.incoming = Some(Incoming { root: self.id, file, applier, base, hasher: Hasher::new(), sink });
+        self.finish_incoming(batch)?;
+        Ok(true)
     }
 
     /// Takes steps of the file that is arriving.
     pub(crate) fn steps(&mut self, batch: &mut Batch, steps: &[Step]) -> Result<(), RootError> {
         let incoming = batch.incoming.as_mut().ok_or(RootError::Protocol("contents came without a file"))?;
-        let path = incoming.path.clone();
-        if let Some(cause) = incoming.take(steps)? {
-            self.fail_with(batch, &path, cause, None);
+        let path = incoming.file.path.clone();
+        match incoming.take(steps)? {
+            None => {}
+            Some(Broken::Base) => {
+                let kind = ProblemKind::BaseMismatch { signature: None };
+                batch.problem(self.id, &path, kind, "the pod's version became shorter meanwhile", None);
+            }
+            Some(Broken::Kernel(cause)) => self.fail_with(batch, &path, cause, None),
         }
-        self.finish_incoming(batch)
+        if let Err(error) = self.finish_incoming(batch) {
+            self.fail(batch, &path, &error);
+        }
+        Ok(())
     }
 
     /// Verifies and stages the file that is arriving, if it is complete.
@@ -128,82 +184,108 @@ impl Root {
         if batch.incoming.as_ref().is_none_or(|incoming| incoming.left() > 0) {
             return Ok(());
         }
-        let Some(incoming) = batch.incoming.take() else { return Ok(()) };
-        let Incoming { root, path, mode, size, digest, hasher, sink, .. } = incoming;
-        let body = match sink {
-            Sink::Nowhere { .. } => return Ok(()),
-            Sink::Memory(bytes) => {
-                batch.memory += bytes.len();
-                Body::Memory(bytes)
-            }
-            Sink::Temp(temp) => Body::Temp(temp),
-        };
+        let Some(Incoming { root, file, hasher, sink, .. }) = batch.incoming.take() else { return Ok(()) };
+        let Announced { path, mode, size, digest, expected } = file;
+        if let Sink::Nowhere { .. } = sink {
+            return Ok(());
+        }
         if hasher.finish() != digest {
             let kind = ProblemKind::BaseMismatch { signature: None };
             batch.problem(root, &path, kind, "the rebuilt file is not what its digest says", None);
             return Ok(());
         }
-        batch.staged.push(Staged::File(StagedFile { root, path, mode, size, digest, body }));
+        let body = match sink {
+            Sink::Memory(bytes) => {
+                batch.memory += bytes.len();
+                Body::Memory(bytes)
+            }
+            Sink::Temp(temp) => Body::Temp(self.dress(batch, temp, &path, mode)?),
+            Sink::Nowhere { .. } => return Ok(()),
+        };
+        let change = Change::File(StagedFile { mode, size, digest, body });
+        batch.staged.push(Staged { root, path, expected, change });
         Ok(())
     }
 
     /// Holds a small content in memory while the batch is small, else in a temporary file.
-    fn keep(&mut self, batch: &mut Batch, path: &RelPath, bytes: Vec<u8>) -> Result<Body, RootError> {
+    fn keep(
+        &mut self,
+        batch: &mut Batch,
+        path: &RelPath,
+        mode: u16,
+        bytes: Vec<u8>,
+    ) -> Result<Body, RootError> {
         if batch.memory + bytes.len() <= MEMORY {
             batch.memory += bytes.len();
             return Ok(Body::Memory(bytes));
         }
-        Ok(Body::Temp(self.write_temp(path, &bytes)?))
+        Ok(Body::Temp(self.write_temp(batch, path, mode, &bytes)?))
     }
 
-    /// A temporary file with `bytes`, closed.
-    pub(crate) fn write_temp(&mut self, path: &RelPath, bytes: &[u8]) -> Result<Temp, RootError> {
-        let mut temp = self.temp_for(path)?;
+    /// A temporary file with `bytes`, ready for its place.
+    pub(crate) fn write_temp(
+        &mut self,
+        batch: &Batch,
+        path: &RelPath,
+        mode: u16,
+        bytes: &[u8],
+    ) -> Result<Dressed, RootError> {
+        let mut temp = self.temp_for(batch, path)?;
         temp.write_all(bytes).map_err(|source| RootError::Write { path: path.to_string(), source })?;
-        Ok(temp)
+        self.dress(batch, temp, path, mode)
     }
 
     /// A new temporary file beside `path`; where directories on its way are still missing, in the deepest that
     /// is there, which lies on the same file system.
-    fn temp_for(&mut self, path: &RelPath) -> Result<Temp, RootError> {
-        let mut dir = path.parent();
+    fn temp_for(&mut self, batch: &Batch, path: &RelPath) -> Result<Temp, RootError> {
+        let replaced = batch.replaced_above(self.id, path);
+        let mut dir = replaced.as_ref().unwrap_or(path).parent();
         let parent = loop {
             let bytes = dir.as_ref().map_or(&[][..], |d| d.as_bytes());
             match self.directory(bytes) {
-                Err(e)
-                    if dir.is_some()
-                        && (e.is_not_found() || e.errno() == Some(nix::errno::Errno::ENOTDIR)) =>
-                {
-                    dir = dir.and_then(|d| d.parent());
-                }
+                Err(e) if dir.is_some() && is_missing(&e) => dir = dir.and_then(|d| d.parent()),
                 opened => break opened?.clone(),
             }
         };
-        let noted = self.marks.note(dir.as_ref().map_or(&[], |d| d.as_bytes()));
-        noted.map_err(|source| RootError::Marks { source })?;
+        self.note_temp_in(dir.as_ref())?;
         Ok(parent.create_temp()?)
     }
 
+    /// To be called before a temporary name is made, so that it is swept if the agent is killed.
+    pub(crate) fn note_temp_in(&mut self, dir: Option<&RelPath>) -> Result<(), RootError> {
+        let noted = self.marks.note(dir.map_or(&[], |d| d.as_bytes()));
+        noted.map_err(|source| RootError::Marks { source })
+    }
+
     /// Makes a directory that is missing at once, since nothing is replaced by it; the rest waits for the commit.
-    fn stage_dir(&mut self, batch: &mut Batch, path: RelPath, mode: u16) -> Result<(), RootError> {
+    fn stage_dir(
+        &mut self,
+        batch: &mut Batch,
+        path: RelPath,
+        mode: u16,
+        expected: Option<Stamp>,
+    ) -> Result<bool, RootError> {
         let root = self.id;
-        if self.look(&path)?.is_some() {
-            batch.staged.push(Staged::Dir { root, path, mode });
-            return Ok(());
-        }
-        let (parent, leaf) = self.parent(&path)?;
-        match parent.mkdir(leaf, mode.into()) {
-            Ok(()) => {
-                self.record_now(&path, Node::Dir { mode }, true)?;
-                batch.made.push((root, path));
+        let below_replaced = batch.replaced_above(root, &path).is_some();
+        let found = if below_replaced { None } else { self.look(&path)? };
+        if found.is_none() && !below_replaced {
+            let made = self.parent(&path).and_then(|(parent, leaf)| parent.mkdir(leaf, mode.into()));
+            match made {
+                Ok(()) => {
+                    self.record_now(&path, Node::Dir { mode }, true)?;
+                    batch.made.push((root, path));
+                    return Ok(true);
+                }
+                // The app made something there meanwhile, or removed what is above: the commit looks again.
+                Err(e) if is_missing(&e) || e.errno() == Some(Errno::EEXIST) => {}
+                Err(e) => return Err(e.into()),
             }
-            // Its own parent is still to replace a file.
-            Err(e) if matches!(e.errno(), Some(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR)) => {
-                batch.staged.push(Staged::Dir { root, path, mode });
-            }
-            Err(e) => return Err(e.into()),
         }
-        Ok(())
+        if found.is_some_and(|found| !found.is_directory()) {
+            batch.replaced.insert((root, path.clone()));
+        }
+        batch.staged.push(Staged { root, path, expected, change: Change::Dir { mode } });
+        Ok(true)
     }
 
     /// Puts what now lies at `path` into the ledger.
@@ -214,22 +296,29 @@ impl Root {
         Ok(())
     }
 
-    /// False where the pod's file is to be kept: it changed since devsync wrote it, or is not devsync's to delete.
-    fn allowed(&mut self, batch: &mut Batch, op: &Op) -> Result<bool, RootError> {
+    /// Whether the pod's file may be replaced: not where it changed since devsync wrote it, and not deleted where
+    /// devsync did not write it.
+    fn allowed(&mut self, batch: &mut Batch, op: &Op) -> Result<Allowed, RootError> {
         let path = op.path();
         let record = self.ledger.get(path).cloned();
-        let Some(metadata) = self.look(path)? else { return Ok(true) };
+        let Some(metadata) = self.look(path)? else { return Ok(Allowed::Yes(None)) };
         let deletes = matches!(op, Op::Delete { .. });
         if deletes && !record.as_ref().is_some_and(|r| r.ours) && !self.options.delete {
             let hint = Some("with --delete, files that devsync did not write are deleted too".to_owned());
             batch.problem(self.id, path, ProblemKind::Kept, "devsync did not write it", hint);
-            return Ok(false);
+            return Ok(Allowed::No);
         }
-        let Some(record) = record.filter(|r| r.ours && !self.options.overwrite) else { return Ok(true) };
-        if metadata.is_directory() || stamp(&metadata) == record.stamp {
-            return Ok(true);
+        let Some(record) = record.filter(|r| r.ours && !self.options.overwrite) else {
+            return Ok(Allowed::Yes(None));
+        };
+        if metadata.is_directory() {
+            return Ok(Allowed::Yes(None));
         }
-        let actual = self.read_node(path, &metadata)?;
+        let now = stamp(&metadata);
+        if now == record.stamp {
+            return Ok(Allowed::Yes(Some(now)));
+        }
+        let actual = self.read_now(path)?;
         let same = |node: &Node| match (&actual, node) {
             (Some(Node::File { digest: a, .. }), Node::File { digest: b, .. }) => a == b,
             (actual, node) => actual.as_ref() == Some(node),
@@ -242,12 +331,10 @@ impl Root {
             _ => None,
         };
         if same(&record.node) || wanted.as_ref().is_some_and(same) {
-            return Ok(true);
+            return Ok(Allowed::Yes(Some(now)));
         }
-        let hint = "look at it with `devsync pull`, then attach with --overwrite, or delete it in the pod";
-        let cause = "it changed in the pod since devsync wrote it, and was kept";
-        batch.problem(self.id, path, ProblemKind::Conflict, cause, Some(hint.to_owned()));
-        Ok(false)
+        batch.conflict(self.id, path);
+        Ok(Allowed::No)
     }
 
     /// The pod's version that a delta refers to; a problem is noted where it is another.
@@ -281,11 +368,7 @@ impl Root {
     }
 
     fn fail(&self, batch: &mut Batch, path: &RelPath, error: &RootError) {
-        let hint = match error {
-            RootError::Target(error) => error.hint(),
-            _ => None,
-        };
-        self.fail_with(batch, path, chain(error), hint);
+        self.fail_with(batch, path, chain(error), error.hint());
     }
 
     fn fail_with(&self, batch: &mut Batch, path: &RelPath, cause: String, hint: Option<String>) {
@@ -297,10 +380,9 @@ impl Root {
 impl Incoming {
     /// A file that is refused but whose steps still come.
     fn dropped(root: RootId, path: RelPath, size: u64) -> Self {
-        let applier = Applier::new(0, 0);
-        let (digest, hasher) = (Digest::of(b""), Hasher::new());
-        let sink = Sink::Nowhere { left: size };
-        Self { root, path, mode: 0, size, digest, applier, base: None, hasher, sink }
+        let (applier, hasher) = (Applier::new(0, 0), Hasher::new());
+        let file = Announced { path, mode: 0, size, digest: Digest::of(b""), expected: None };
+        Self { root, file, applier, base: None, hasher, sink: Sink::Nowhere { left: size } }
     }
 
     pub(crate) fn root(&self) -> RootId {
@@ -314,8 +396,8 @@ impl Incoming {
         }
     }
 
-    /// Applies steps; gives the cause where the kernel refused, after which the rest is counted and dropped.
-    fn take(&mut self, steps: &[Step]) -> Result<Option<String>, RootError> {
+    /// Applies steps; tells what the kernel refused, after which the rest is counted and dropped.
+    fn take(&mut self, steps: &[Step]) -> Result<Option<Broken>, RootError> {
         let mut failure = None;
         for step in steps {
             if let Sink::Nowhere { left } = &mut self.sink {
@@ -325,8 +407,12 @@ impl Incoming {
             }
             match self.apply(step) {
                 Ok(()) => {}
+                Err(DeltaError::ReadBase { source, .. }) if source.kind() == ErrorKind::UnexpectedEof => {
+                    failure = Some(Broken::Base);
+                    self.sink = Sink::Nowhere { left: self.left() - step.size() };
+                }
                 Err(error @ (DeltaError::Write(_) | DeltaError::ReadBase { .. })) => {
-                    failure = Some(chain(&error));
+                    failure = Some(Broken::Kernel(chain(&error)));
                     self.sink = Sink::Nowhere { left: self.left() - step.size() };
                 }
                 Err(error) => return Err(RootError::Delta(error)),
@@ -354,19 +440,12 @@ impl Incoming {
     }
 }
 
-/// The content of a refused operation is still on its way, and is dropped when it comes.
-fn drop_content(batch: &mut Batch, root: RootId, op: &Op) {
-    if let Op::File { path, size, content: Content::Follows { .. }, .. } = op
-        && *size > 0
-    {
-        batch.incoming = Some(Incoming::dropped(root, path.clone(), *size));
-    }
-}
-
 /// What no honest client sends.
-fn out_of_bounds(op: &Op) -> Option<&'static str> {
+fn out_of_bounds(batch: &Batch, op: &Op) -> Option<&'static str> {
     let mode_fits = |mode: &u16| mode & !MODE_MASK == 0;
     match op {
+        _ if batch.incoming.is_some() => Some("an operation came within a file"),
+        _ if batch.names > MAX_NAMES => Some("the names of a batch are too long together"),
         Op::File { mode, .. } | Op::Dir { mode, .. } | Op::Mode { mode, .. } if !mode_fits(mode) => {
             Some("a mode has bits that never travel")
         }
