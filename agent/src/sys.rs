@@ -6,6 +6,7 @@ pub mod abstract_socket;
 pub mod access;
 pub mod descriptors;
 pub mod dumpable;
+pub mod heap;
 pub mod ids;
 pub mod launch;
 pub mod listeners;

@@ -19,6 +19,7 @@ use crate::sync::commit::{abandon, commit};
 use crate::sync::lock::{Lock, LockError};
 use crate::sync::root::{Root, RootError, digest_reader};
 use crate::sync::search::search;
+use crate::sys::heap;
 use crate::sys::ids::FsIdGuard;
 use crate::target::error::TargetError;
 
@@ -26,6 +27,9 @@ use crate::target::error::TargetError;
 const MAX_GRACE: Duration = Duration::from_secs(600);
 /// Most paths that are looked for at once.
 const MAX_EXISTS: usize = 10_000;
+/// After batches beyond this many bytes or operations, freed memory is given back to the kernel.
+const LARGE: usize = 1024 * 1024;
+const LARGE_OPS: usize = 500;
 /// Mode of a sync root that is made because it was missing.
 const ROOT_MODE: u32 = 0o755;
 
@@ -309,12 +313,17 @@ impl Session {
             self.failed = Some(id);
             return self.send(&Reply::Gone { reason: error.to_string() });
         }
+        let large = batch.memory > LARGE || batch.staged.len() > LARGE_OPS;
         let committed = commit(&mut self.roots, batch);
         // An app is not restarted on a half of what was saved.
         if !committed.applied || committed.problems.iter().any(|p| p.kind == ProblemKind::Io) {
             self.failed = Some(id);
         }
-        self.send(&Reply::Committed(Box::new(committed)))
+        self.send(&Reply::Committed(Box::new(committed)))?;
+        if large {
+            heap::give_back();
+        }
+        Ok(())
     }
 
     fn abandon(&mut self, id: BatchId) -> Result<(), SessionError> {

@@ -85,13 +85,33 @@ impl Injection {
         call: &Call,
     ) -> Result<u64, ReexecError> {
         self.set(&arch::calling(&self.registers, self.place.at, call))?;
-        // To the call's entry, then to its exit.
-        for _ in 0..2 {
+        self.to_entry(threads, name)?;
+        loop {
             threads.resume(self.tid, 0)?;
             self.at_syscall(threads, name)?;
+            if !matches!(self.stopped_at()?, Syscall::Entry(_)) {
+                break;
+            }
         }
         let result = arch::result(&self.read()?);
         outcome(result).map_err(|source| ReexecError::Call { call: name, source })
+    }
+
+    /// Runs the thread to the entry of the call that was set. The kernel says which stop it is: one that was still
+    /// due from before, taken for the entry, would have the result read before the call was made.
+    fn to_entry(&self, threads: &mut Threads, name: &'static str) -> Result<(), ReexecError> {
+        loop {
+            threads.resume(self.tid, 0)?;
+            self.at_syscall(threads, name)?;
+            if matches!(self.stopped_at()?, Syscall::Entry(_)) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn stopped_at(&self) -> Result<Syscall, ReexecError> {
+        let look = |source| ReexecError::Trace { operation: "look at the call of", tid: self.tid, source };
+        ptrace::syscall(self.tid).map_err(look)
     }
 
     /// Waits for the thread's next syscall stop.
@@ -148,8 +168,7 @@ impl Injection {
             ptrace::set_signal_mask(self.tid, 0)?;
         }
         self.set(&arch::calling(&self.registers, self.place.at, &call)).map_err(io::Error::other)?;
-        threads.resume(self.tid, 0).map_err(io::Error::other)?;
-        self.at_syscall(threads, "execve").map_err(io::Error::other)?;
+        self.to_entry(threads, "execve").map_err(io::Error::other)?;
         if pending {
             ptrace::set_signal_mask(self.tid, 0)?;
         }
