@@ -439,10 +439,11 @@ fn mode_for(record: Option<&Record>, old: Option<&Metadata>, mode: u16) -> u32 {
         Some(Node::File { mode: sent, .. } | Node::Dir { mode: sent }) if u32::from(*sent) == mode => {
             old.mode
         }
-        Some(Node::File { .. } | Node::Dir { .. }) => (old.mode & 0o7000) | mode,
+        Some(Node::Dir { .. }) => (old.mode & 0o7000) | mode,
+        Some(Node::File { .. }) => mode,
         _ if old.is_directory() || (old.mode & 0o100 != 0) == (mode & 0o100 != 0) => old.mode,
-        _ if mode & 0o100 != 0 => old.mode | ((old.mode & 0o444) >> 2),
-        _ => old.mode & !0o111,
+        _ if mode & 0o100 != 0 => (old.mode & 0o1777) | ((old.mode & 0o444) >> 2),
+        _ => old.mode & 0o1666,
     }
 }
 

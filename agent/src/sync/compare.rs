@@ -219,7 +219,7 @@ impl Root {
                 let record = Record { node: node.clone(), stamp: stamp(&metadata), ours };
                 self.ledger.put(path.clone(), record);
             }
-        } else if ours && drifted && !self.options.overwrite {
+        } else if record.is_some() && drifted && !self.options.overwrite {
             found.conflict(path.clone());
         } else if let (Some(Node::File { size, digest, .. }), Node::File { size: new_size, .. }) =
             (&actual, node)
@@ -280,6 +280,7 @@ impl Root {
     /// Files in the pod that neither devsync nor the laptop knows.
     fn find_extras(&mut self, comparison: &Comparison, found: &mut Findings) -> Result<(), RootError> {
         let mut dirs = vec![None::<RelPath>];
+        let device = self.dir.directory(b"")?.own_metadata()?.device;
         while let Some(dir) = dirs.pop() {
             let parent = match self.dir.directory(dir.as_ref().map_or(&[], |d| d.as_bytes())) {
                 Err(error @ TargetError::Vanished { .. }) => return Err(error.into()),
@@ -287,6 +288,10 @@ impl Root {
                 Err(_) => continue,
                 Ok(parent) => parent,
             };
+            // A volume's files are not the image's: --delete does not mean them.
+            if !parent.own_metadata().is_ok_and(|m| m.device == device) {
+                continue;
+            }
             let Ok(listing) = parent.read_dir(MAX_ENTRIES) else { continue };
             for entry in listing {
                 let path = match &dir {

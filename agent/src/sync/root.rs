@@ -17,6 +17,7 @@ use super::ledger::{Ledger, Stamp};
 use super::lock::{Lock, LockError};
 use super::marks::{self, Marks};
 use crate::target::error::TargetError;
+use crate::target::find::container;
 use crate::target::metadata::{Kind, Metadata};
 use crate::target::parent::Parent;
 use crate::target::root::SyncRoot;
@@ -233,6 +234,9 @@ fn record_name(dir: &SyncRoot) -> Result<String, TargetError> {
     for part in [dir.identity().mount_namespace(), metadata.device, metadata.inode] {
         hasher.update(&part.to_le_bytes());
     }
+    // Numbers of namespaces and devices are used again; a container's id is not.
+    let container = dir.identity().proc().cgroup().ok().and_then(|cgroup| container::id(&cgroup));
+    hasher.update(container.unwrap_or_default().as_bytes());
     hasher.update(dir.name());
     Ok(hasher.finish().to_string()[..32].to_owned())
 }

@@ -308,7 +308,7 @@ impl Root {
             batch.problem(self.id, path, ProblemKind::Kept, "devsync did not write it", hint);
             return Ok(Allowed::No);
         }
-        let Some(record) = record.filter(|r| r.ours && !self.options.overwrite) else {
+        let Some(record) = record.filter(|_| !self.options.overwrite) else {
             return Ok(Allowed::Yes(None));
         };
         if metadata.is_directory() {

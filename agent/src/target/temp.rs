@@ -69,9 +69,11 @@ impl Temp {
                 lost.owner = Some((old.uid, old.gid));
             }
         }
-        // Set-id bits are of no use, and a risk, for another owner.
-        self.set_mode(if lost.owner.is_some() { old.mode & 0o1777 } else { old.mode })?;
-        lost.attributes = self.copy_attributes(leaf);
+        // The app may hold a temp of its own uid open, and may have put a link to a set-id file here: what gives
+        // rights to whoever runs the file goes to a file only where nobody gains them.
+        let gives_rights = new.st_uid == old.uid && lost.owner.is_none() && old.links == 1;
+        self.set_mode(if gives_rights { old.mode } else { old.mode & 0o1777 })?;
+        lost.attributes = self.copy_attributes(leaf, gives_rights);
         Ok(lost)
     }
 
@@ -114,12 +116,15 @@ impl Temp {
     }
 
     /// Best effort; gives back the names that could not be copied.
-    fn copy_attributes(&self, leaf: &[u8]) -> Vec<Vec<u8>> {
+    fn copy_attributes(&self, leaf: &[u8], gives_rights: bool) -> Vec<Vec<u8>> {
         let Ok((old, _)) = self.parent.open_read(leaf) else { return Vec::new() };
         let Ok(names) = xattr::list(&old) else { return Vec::new() };
         let names = names.split_inclusive(|b| *b == 0).filter_map(|n| CStr::from_bytes_with_nul(n).ok());
         let wanted = names.filter(|n| is_kept(n.to_bytes()));
         let copied = wanted.map(|name| {
+            if name == c"security.capability" && !gives_rights {
+                return (name, Err(()));
+            }
             let done = xattr::get(&old, name).map_err(|_| ()).and_then(|value| {
                 self.with("set an attribute of", |f| xattr::set(f, name, &value)).map_err(|_| ())
             });

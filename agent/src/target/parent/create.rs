@@ -5,9 +5,10 @@ use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::OwnedFd;
 
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
-use nix::sys::stat::{FchmodatFlags, FileStat, Mode, fchmodat, fstat, mkdirat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, mkdirat};
 use nix::unistd::{Gid, Uid, fchown, fchownat, symlinkat};
 
 use super::super::access::Hand;
@@ -60,7 +61,7 @@ impl Parent {
             let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             let dir = openat(&self.inner.dir, leaf, flags, Mode::empty())?;
             let stat = fstat(&dir)?;
-            if !is_new(&stat) {
+            if !is_new(&stat) || hand == Hand::Agent && !is_empty(&dir)? {
                 return Ok(());
             }
             if hand == Hand::Agent {
@@ -81,7 +82,7 @@ impl Parent {
                 let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                 let link = openat(&self.inner.dir, leaf, flags, Mode::empty())?;
                 let stat = fstat(&link)?;
-                if is_new(&stat) {
+                if is_new(&stat) && stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFLNK.bits() {
                     let (uid, gid) = self.owner_for_new(&stat)?;
                     fchownat(&link, "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH)?;
                 }
@@ -108,6 +109,13 @@ impl Parent {
         let gid = if inherited { new.st_gid } else { directory.st_gid };
         Ok((Uid::from_raw(directory.st_uid), Gid::from_raw(gid)))
     }
+}
+
+/// A directory that was just made is; another one of root's, which the app put in its place, is not given away.
+fn is_empty(dir: &OwnedFd) -> Result<bool, Errno> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let listing = Dir::from_fd(openat(dir, ".", flags, Mode::empty())?)?;
+    Ok(listing.into_iter().flatten().all(|entry| matches!(entry.file_name().to_bytes(), b"." | b"..")))
 }
 
 /// What was opened under the new entry's name is indeed of this thread: an entry that the app put there instead
