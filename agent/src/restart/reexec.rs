@@ -23,6 +23,7 @@ mod place;
 mod preflight;
 mod recorded;
 mod refusal;
+mod retitled;
 mod threads;
 
 pub(super) use engine::{probe, restart};

@@ -14,7 +14,7 @@ use super::image::{Before, Image};
 use super::inject::Injection;
 use super::preflight::{self, Preflight};
 use super::threads::Threads;
-use super::{Done, Recorded, Restart, Style, after, recorded, refusal};
+use super::{Done, Recorded, Restart, Style, after, recorded, refusal, retitled};
 use crate::sys::proc_task;
 use crate::sys::ptrace;
 
@@ -33,7 +33,12 @@ pub(crate) fn probe(pid: i32, start_time: u64) -> Result<(), Refusal> {
     let alive = |tid: &i32| proc_task::status(*tid).is_ok_and(|status| !"ZX".contains(status.state));
     let tid = tids.into_iter().find(alive).unwrap_or(pid);
     // Not stopped, so that nothing in the app is interrupted; this process's end lets it go.
-    ptrace::seize(tid).map_err(|error| refusal::explain(pid, &error))
+    ptrace::seize(tid).map_err(|error| refusal::explain(pid, &error))?;
+    // With the rights of a tracer; a process that cannot be read is gone, which the restart will say.
+    match retitled::evidence(pid) {
+        Ok(Some(evidence)) => Err(retitled::refusal(pid, &evidence)),
+        _ => Ok(()),
+    }
 }
 
 /// Restarts a process. `begun` is called once, before the app is touched.
