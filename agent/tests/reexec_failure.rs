@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use devsync_agent::restart::reexec::Style;
 use devsync_protocol::restart::{AppState, RefusalKind, RestartFailure};
@@ -207,6 +208,21 @@ fn arguments_that_look_like_a_title_are_executed() {
     launcher(&[]).permitted(app.pid, start).expect("is permitted");
     launcher(&[]).restart(app.pid, start, app.restart(GRACEFUL)).expect("restarts");
     app.line("START");
+    assert!(app.runs());
+}
+
+/// It handles SIGTERM and then cannot be held: nobody may say that it serves on.
+#[test]
+fn a_program_that_was_told_to_end_is_not_called_untouched() {
+    let directory = tempfile::tempdir().expect("makes a directory");
+    let exe = directory.path().join("vforker");
+    compile_program("vforker.rs", &exe, "1");
+    let mut app = App::start(&mut Command::new(&exe));
+    app.line("START");
+    let restart = app.restart(Style::Graceful { grace: Duration::from_millis(100) });
+    let failure = launcher(&[]).restart(app.pid, start_time(app.pid), restart).expect_err("cannot be held");
+    assert!(failure.cause.contains("did not stop"), "{failure:?}");
+    assert_eq!(failure.app, AppState::Unknown);
     assert!(app.runs());
 }
 
