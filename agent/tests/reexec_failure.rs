@@ -6,9 +6,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use devsync_agent::restart::reexec::Style;
-use devsync_protocol::restart::{AppState, RestartFailure};
+use devsync_protocol::restart::{AppState, RefusalKind, RestartFailure};
 use reexec_support::*;
 
 /// Restarts a server whose executable was replaced, and holds what is left of it against what was there.
@@ -152,6 +153,76 @@ fn a_program_that_shut_down_already_is_started_again_from_its_old_file() {
     app.line("HANDLER");
     assert_eq!(failure.app, AppState::OldStartedAgain, "{failure:?}");
     app.line("START");
+    assert!(app.runs());
+}
+
+/// What a restart from a title would have started is not what the app was.
+fn refused_for_its_title(mut app: App, title: &str) {
+    app.line("START");
+    let start = start_time(app.pid);
+    let refusal = launcher(&[]).permitted(app.pid, start).expect_err("has a title");
+    assert_eq!(refusal.kind, RefusalKind::Retitled, "{refusal:?}");
+    assert!(refusal.cause.contains(title) && refusal.hint.contains("devsync-run"), "{refusal:?}");
+    let failure = launcher(&[]).restart(app.pid, start, app.restart(GRACEFUL)).expect_err("has a title");
+    assert_eq!((failure.app, failure.cause), (AppState::Untouched, refusal.cause));
+    assert!(app.runs());
+}
+
+/// Writes a title over the memory of its own arguments, as setproctitle does: the fill after it up to their end.
+const RETITLED: &str = r#"
+import signal, sys
+fields = open("/proc/self/stat").read().rsplit(")", 1)[1].split()
+start, end = int(fields[45]), int(fields[46])
+title, fill = sys.argv[1].encode(), sys.argv[2].encode() or b"\0"
+with open("/proc/self/mem", "r+b", 0) as memory:
+    memory.seek(start)
+    memory.write(title + fill * (end - start - len(title)) if sys.argv[3] == "pad" else title * 99)
+print("START", flush=True)
+signal.pause()
+"#;
+
+#[test]
+fn a_title_over_the_arguments_is_not_executed() {
+    for fill in ["", " "] {
+        refused_for_its_title(python(RETITLED, &["app: master process", fill, "pad"]), "app: master process");
+    }
+}
+
+#[test]
+fn a_title_into_the_environment_is_not_executed() {
+    refused_for_its_title(python(RETITLED, &["app: master process ", "", "long"]), "into its environment");
+}
+
+#[test]
+fn the_title_that_perl_sets_is_not_executed() {
+    let code = "$0 = 'nginx: master process'; $| = 1; print \"START\\n\"; sleep 1000";
+    refused_for_its_title(App::start(Command::new("perl").args(["-e", code])), "nginx: master process");
+}
+
+#[test]
+fn arguments_that_look_like_a_title_are_executed() {
+    let code = "import signal; print('START', flush=True); signal.pause()";
+    let mut app = python(code, &["app: master process", "", ""]);
+    app.line("START");
+    let start = start_time(app.pid);
+    launcher(&[]).permitted(app.pid, start).expect("is permitted");
+    launcher(&[]).restart(app.pid, start, app.restart(GRACEFUL)).expect("restarts");
+    app.line("START");
+    assert!(app.runs());
+}
+
+/// It handles SIGTERM and then cannot be held: nobody may say that it serves on.
+#[test]
+fn a_program_that_was_told_to_end_is_not_called_untouched() {
+    let directory = tempfile::tempdir().expect("makes a directory");
+    let exe = directory.path().join("vforker");
+    compile_program("vforker.rs", &exe, "1");
+    let mut app = App::start(&mut Command::new(&exe));
+    app.line("START");
+    let restart = app.restart(Style::Graceful { grace: Duration::from_millis(100) });
+    let failure = launcher(&[]).restart(app.pid, start_time(app.pid), restart).expect_err("cannot be held");
+    assert!(failure.cause.contains("did not stop"), "{failure:?}");
+    assert_eq!(failure.app, AppState::Unknown);
     assert!(app.runs());
 }
 

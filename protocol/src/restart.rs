@@ -177,7 +177,8 @@ pub enum AppState {
     OldStartedAgain,
     /// The process is gone.
     Gone,
-    /// The helper ended without an answer: old or new, running.
+    /// Old or new, running or about to end: the helper gave no answer, or the old program was told to end and
+    /// could not be replaced.
     Unknown,
 }
 
@@ -215,6 +216,8 @@ pub enum RefusalKind {
     Gone,
     /// Nothing that can be seen from here: an LSM.
     Unexplained,
+    /// The app wrote over its own arguments, so how it was started is not known.
+    Retitled,
 }
 
 /// ptrace is not permitted, known before the first write.

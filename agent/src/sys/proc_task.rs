@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 /// What of `/proc/PID/status` matters to a restart. Masks have bit N-1 for signal N.
@@ -121,6 +121,36 @@ pub(crate) fn start_time(pid: i32) -> io::Result<u64> {
     field.ok_or_else(|| invalid(format!("stat of process {pid}: {stat}")))
 }
 
+/// Where execve put the arguments. Without the rights of a tracer the kernel tells nothing of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Arguments {
+    /// How many bytes they took, the final NUL included.
+    pub(crate) size: Option<usize>,
+    /// How many they were: the word at the bottom of the stack, which no program has a reason to change.
+    pub(crate) count: Option<usize>,
+}
+
+/// Where execve put the arguments, whatever was written over them since.
+pub(crate) fn original_arguments(pid: i32) -> io::Result<Arguments> {
+    let stat = fs::read(format!("/proc/{pid}/stat"))?;
+    let stat = String::from_utf8_lossy(&stat);
+    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    // Numbered from 1 in proc(5), and the state, the first one here, is the third.
+    let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok().filter(|value| *value != 0);
+    let size = field(49).zip(field(48)).and_then(|(end, start)| end.checked_sub(start));
+    Ok(Arguments {
+        size: size.and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0),
+        count: field(28).and_then(|bottom| word(pid, bottom)).filter(|count| *count > 0),
+    })
+}
+
+/// A C int of the process's memory.
+fn word(pid: i32, at: u64) -> Option<usize> {
+    let mut bytes = [0; 4];
+    memory(pid).ok()?.read_exact_at(&mut bytes, at).ok()?;
+    usize::try_from(i32::from_ne_bytes(bytes)).ok()
+}
+
 /// The numbers of a process's threads.
 pub(crate) fn threads(pid: i32) -> io::Result<Vec<i32>> {
     numbers_in(&format!("/proc/{pid}/task"))
@@ -190,7 +220,12 @@ pub(crate) fn root(pid: i32) -> io::Result<OwnedFd> {
 
 /// The arguments.
 pub(crate) fn arguments(pid: i32) -> io::Result<Vec<OsString>> {
-    Ok(split_nul(&fs::read(format!("/proc/{pid}/cmdline"))?))
+    Ok(split_nul(&command_line(pid)?))
+}
+
+/// The arguments as the kernel shows them, each with its NUL.
+pub(crate) fn command_line(pid: i32) -> io::Result<Vec<u8>> {
+    fs::read(format!("/proc/{pid}/cmdline"))
 }
 
 /// The environment that the process was started with.
@@ -355,6 +390,14 @@ mod tests {
         assert_eq!(split_nul(b"a\0\0b\0"), ["a", "", "b"]);
         assert_eq!(split_nul(b"a"), ["a"]);
         assert!(split_nul(b"").is_empty());
+    }
+
+    #[test]
+    fn the_original_arguments_of_this_process_are_found() {
+        let pid = std::process::id() as i32;
+        let found = original_arguments(pid).expect("reads");
+        assert_eq!(found.count, Some(std::env::args_os().len()));
+        assert_eq!(found.size, Some(command_line(pid).expect("reads").len()));
     }
 
     #[test]

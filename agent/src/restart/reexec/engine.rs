@@ -11,10 +11,10 @@ use super::arch::Call;
 use super::error::ReexecError;
 use super::graceful::{self, Reception, Shutdown};
 use super::image::{Before, Image};
-use super::inject::Injection;
+use super::inject::{self, Injection};
 use super::preflight::{self, Preflight};
 use super::threads::Threads;
-use super::{Done, Recorded, Restart, Style, after, recorded, refusal};
+use super::{Done, Recorded, Restart, Style, after, recorded, refusal, retitled};
 use crate::sys::proc_task;
 use crate::sys::ptrace;
 
@@ -33,7 +33,12 @@ pub(crate) fn probe(pid: i32, start_time: u64) -> Result<(), Refusal> {
     let alive = |tid: &i32| proc_task::status(*tid).is_ok_and(|status| !"ZX".contains(status.state));
     let tid = tids.into_iter().find(alive).unwrap_or(pid);
     // Not stopped, so that nothing in the app is interrupted; this process's end lets it go.
-    ptrace::seize(tid).map_err(|error| refusal::explain(pid, &error))
+    ptrace::seize(tid).map_err(|error| refusal::explain(pid, &error))?;
+    // With the rights of a tracer; a process that cannot be read is gone, which the restart will say.
+    match retitled::evidence(pid) {
+        Ok(Some(evidence)) => Err(retitled::refusal(pid, &evidence)),
+        _ => Ok(()),
+    }
 }
 
 /// Restarts a process. `begun` is called once, before the app is touched.
@@ -91,63 +96,82 @@ fn replace(
     threads.seize_all().map_err(untouched)?;
     // Held from here on, so that the number cannot become another process's.
     preflight::app(threads.pid(), start_time).map_err(untouched)?;
+    inject::check(threads).map_err(untouched)?;
     let was_stopped = preflight.status.state == 'T';
-    let (tid, ending) = end_old_program(threads, wanted.style, was_stopped).map_err(untouched)?;
-    execute(threads, tid, &wanted.recorded, ending == Ending::Graceful)?;
+    let end = end_old_program(threads, wanted.style, was_stopped)?;
+    let ending = end.ending;
+    execute(threads, &end, &wanted.recorded)?;
     after::release(threads, &preflight.executable, wanted.end_descendants, was_stopped)
         .map(|descendants| (ending, descendants))
         .map_err(|error| (error, AppState::Unknown))
 }
 
-/// Brings the old program to its end, and names the thread that executes the new one.
-fn end_old_program(
-    threads: &mut Threads,
-    style: Style,
-    was_stopped: bool,
-) -> Result<(i32, Ending), ReexecError> {
+/// How far the old program was brought.
+struct End {
+    /// The thread that executes the new one.
+    tid: i32,
+    ending: Ending,
+    /// What is left of the app if that fails.
+    left: AppState,
+}
+
+/// Brings the old program to its end. Once SIGTERM was sent, no failure leaves it as it was.
+fn end_old_program(threads: &mut Threads, style: Style, was_stopped: bool) -> Result<End, Failed> {
     let pid = threads.pid();
-    let status = proc_task::status(pid).map_err(|_| threads.ended())?;
-    let signals: &[i32] = match style {
-        Style::Graceful { .. } if was_stopped => &[libc::SIGTERM, libc::SIGCONT],
-        Style::Graceful { .. } => &[libc::SIGTERM],
-        Style::Resume { .. } | Style::Forced => &[],
+    let status = proc_task::status(pid).map_err(|_| untouched(threads.ended()))?;
+    let mut left = match style {
+        Style::Resume { .. } => AppState::Unknown,
+        Style::Graceful { .. } | Style::Forced => AppState::Untouched,
     };
     let ending = match (style, graceful::reception(pid, &status)) {
         (Style::Forced, _) | (_, Reception::Nothing) => Ending::Forced,
         (_, Reception::Default) => Ending::Immediate,
-        (_, Reception::Handled) => match graceful::shut_down(threads, style.grace(), signals)? {
-            Shutdown::Ending(tid) => {
-                // One that does not stop is ended by execve all the same.
-                let _ = threads.stop_all();
-                return Ok((tid, Ending::Graceful));
+        (_, Reception::Handled) => {
+            if matches!(style, Style::Graceful { .. }) {
+                graceful::tell(pid, was_stopped).map_err(untouched)?;
             }
-            Shutdown::Outlasted => {
-                threads.stop_all()?;
-                Ending::Forced
+            left = AppState::Unknown;
+            match shut_down(threads, style).map_err(|error| (error, left))? {
+                Shutdown::Ending(tid) => {
+                    return Ok(End { tid, ending: Ending::Graceful, left: AppState::Gone });
+                }
+                Shutdown::Outlasted => Ending::Forced,
             }
-        },
+        }
     };
-    let tid = threads.candidates().first().copied().ok_or_else(|| threads.ended())?;
-    Ok((tid, ending))
+    let tid = threads.candidates().first().copied().ok_or_else(|| (threads.ended(), left))?;
+    Ok(End { tid, ending, left })
 }
 
-/// Makes a thread execute the new program, and undoes everything if it cannot. A program that has shut down
-/// already is started again from its old executable then: it must not end with its container.
-fn execute(threads: &mut Threads, tid: i32, recorded: &Recorded, has_shut_down: bool) -> Result<(), Failed> {
-    let mut injection = Injection::begin(threads, tid).map_err(untouched)?;
+/// Waits for the program's own shutdown, and holds every thread again.
+fn shut_down(threads: &mut Threads, style: Style) -> Result<Shutdown, ReexecError> {
+    let shutdown = graceful::shut_down(threads, style.grace())?;
+    // A second time, because the program is past its shutdown and must not be let go for one slow thread.
+    let held = threads.stop_all().or_else(|_| threads.stop_all());
+    match shutdown {
+        // One that does not stop is ended by execve all the same.
+        Shutdown::Ending(_) => {}
+        Shutdown::Outlasted => held?,
+    }
+    Ok(shutdown)
+}
+
+/// Makes a thread execute the new program, and undoes everything if it cannot. A program that was told to end is
+/// started again from its old executable then: it must not end with its container.
+fn execute(threads: &mut Threads, end: &End, recorded: &Recorded) -> Result<(), Failed> {
+    let mut injection = Injection::begin(threads, end.tid).map_err(|error| (error, end.left))?;
     let mut image = None;
     let result = prepare(threads, &mut injection, recorded, &mut image)
         .and_then(|image| run(threads, &injection, &recorded.exe, image));
     let Err(error) = result else { return Ok(()) };
-    if let (true, Some(image)) = (has_shut_down, &image)
+    if let (true, Some(image)) = (end.left != AppState::Untouched, &image)
         && injection.execute(threads, image.old_path, image.argv, image.envp).is_ok()
     {
         return Err((error, AppState::OldStartedAgain));
     }
-    let state = if has_shut_down { AppState::Gone } else { AppState::Untouched };
     // What failed first is what is told.
     let _ = injection.end(threads);
-    Err((error, state))
+    Err((error, end.left))
 }
 
 /// Makes every call before the last one. Nothing is changed before the call that undoes it is in place.

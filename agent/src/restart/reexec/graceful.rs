@@ -74,14 +74,9 @@ fn stops_by_default(signal: i32) -> bool {
     matches!(signal, libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU)
 }
 
-/// Sends the signals, lets the program run, and holds the thread that ends it.
-pub(super) fn shut_down(
-    threads: &mut Threads,
-    grace: Duration,
-    signals: &[i32],
-) -> Result<Shutdown, ReexecError> {
+/// Lets the program run after its signal, and holds the thread that ends it.
+pub(super) fn shut_down(threads: &mut Threads, grace: Duration) -> Result<Shutdown, ReexecError> {
     let deadline = Instant::now() + grace;
-    send(threads.pid(), signals)?;
     for tid in threads.candidates() {
         if let Some(stop) = threads.held(tid)
             && let Some(end) = step(threads, tid, stop)?
@@ -97,10 +92,16 @@ pub(super) fn shut_down(
     Ok(Shutdown::Outlasted)
 }
 
-fn send(pid: i32, signals: &[i32]) -> Result<(), ReexecError> {
+/// Sends SIGTERM, and SIGCONT to a stopped program. An error means that nothing was sent.
+pub(super) fn tell(pid: i32, was_stopped: bool) -> Result<(), ReexecError> {
     let failed = |source| ReexecError::Trace { operation: "signal", tid: pid, source };
     let pidfd = ptrace::pidfd_open(pid).map_err(failed)?;
-    signals.iter().try_for_each(|signal| ptrace::pidfd_send_signal(pidfd.as_fd(), *signal)).map_err(failed)
+    ptrace::pidfd_send_signal(pidfd.as_fd(), TERM).map_err(failed)?;
+    if was_stopped {
+        // What the first one was permitted, this one is; gone meanwhile, nothing is to be woken.
+        let _ = ptrace::pidfd_send_signal(pidfd.as_fd(), libc::SIGCONT);
+    }
+    Ok(())
 }
 
 /// Lets a thread go on, unless this is the end of the process.

@@ -118,6 +118,7 @@ mod tests {
             envp: vec!["A=1".into()],
             cwd: "/app".into(),
             umask: 0o22,
+            retitled: None,
         };
         let before = Before { ignored: vec![13], kept: vec![5, 7], ..Before::default() };
         let base = 0x7000_0000_0000;

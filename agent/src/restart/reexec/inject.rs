@@ -41,6 +41,20 @@ pub(super) struct Injection {
     scratch: Option<(u64, u64)>,
 }
 
+/// Checks without any change that calls could be made by every held thread, any of which may end the program.
+pub(super) fn check(threads: &Threads) -> Result<(), ReexecError> {
+    let mut first = None;
+    for tid in threads.candidates() {
+        let trace = |source| ReexecError::Trace { operation: "read the registers of", tid, source };
+        let registers = ptrace::registers(tid).map_err(trace)?.ok_or_else(|| foreign(tid))?;
+        first = first.or(Some((tid, registers)));
+    }
+    let (tid, registers) = first.ok_or_else(|| threads.ended())?;
+    let memory = proc_task::memory(tid).map_err(|source| ReexecError::Memory { source })?;
+    let stub = arch::stub(&Way { registers: &registers, mask: 0, at: 0 });
+    place::find(tid, &memory, stub.bytes.len() + STUB_SLACK).map(drop).ok_or(ReexecError::NoPlace)
+}
+
 impl Injection {
     /// Takes a held thread: from here on its way back is always in place.
     pub(super) fn begin(threads: &mut Threads, tid: i32) -> Result<Self, ReexecError> {

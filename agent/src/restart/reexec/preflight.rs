@@ -14,6 +14,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
 use super::elf;
 use super::error::ReexecError;
 use super::recorded::Recorded;
+use super::retitled;
 use crate::sys::proc_task::{self, Status};
 use crate::sys::ptrace;
 
@@ -38,6 +39,9 @@ pub(super) struct Preflight {
 /// Checks the app and its executable.
 pub(super) fn check(pid: i32, start_time: u64, recorded: &Recorded) -> Result<Preflight, ReexecError> {
     let status = app(pid, start_time)?;
+    if let Some(evidence) = &recorded.retitled {
+        return Err(ReexecError::Refused(retitled::refusal(pid, evidence)));
+    }
     let root = proc_task::root(pid).map_err(|source| ReexecError::Proc { what: "root", pid, source })?;
     let executable = executable(&root, &recorded.exe, &status, 0)?;
     Ok(Preflight { status, executable })
@@ -75,7 +79,11 @@ fn gone(pid: i32) -> ReexecError {
     })
 }
 
-/// Whether the app has more filters than this process, which has those of its container.
+/// Whether the app has more filters than this process, which has those of its container. Only numbers can be seen:
+/// an app without a profile that installed one filter by itself looks like one under the agent's profile. Modes and
+/// NoNewPrivs say no more of it, as they differ between containers with the same profile; the same profile in both is
+/// the usual case, and is not refused. What stays is caught by the calls before execve, whose failure is undone,
+/// except where the app's filter kills.
 fn has_own_filters(app: &Status, own: &Status) -> bool {
     const STRICT: u32 = 1;
     match (app.seccomp_filters, own.seccomp_filters) {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::retitled;
 use crate::sys::proc_task;
 
 const DELETED: &[u8] = b" (deleted)";
@@ -26,6 +27,8 @@ pub struct Recorded {
     pub cwd: PathBuf,
     /// The file mode creation mask.
     pub umask: u32,
+    /// What shows that the arguments were written over before; such a process is not restarted from them.
+    pub retitled: Option<String>,
 }
 
 /// What of a process could not be recorded.
@@ -59,6 +62,7 @@ impl Recorded {
             envp: proc_task::environment(pid).map_err(failed("environment"))?,
             cwd: inside(&root, &without_deleted(cwd)),
             umask: proc_task::status(pid).map_err(failed("status"))?.umask.unwrap_or(USUAL_UMASK),
+            retitled: retitled::evidence(pid).map_err(failed("command line"))?,
         })
     }
 }
@@ -94,6 +98,7 @@ mod tests {
         assert_eq!(recorded.exe, std::env::current_exe().expect("has one"));
         assert_eq!(recorded.argv, std::env::args_os().collect::<Vec<_>>());
         assert_eq!(recorded.cwd, std::env::current_dir().expect("has one"));
+        assert_eq!(recorded.retitled, None);
     }
 
     #[test]
