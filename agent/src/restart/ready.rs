@@ -34,6 +34,12 @@ impl Listening {
         }))
     }
 
+    /// For a program that reloads in its process, and may keep its sockets: they count as those of the new one.
+    pub fn kept(mut self) -> Self {
+        self.sockets.clear();
+        self
+    }
+
     /// The ports.
     pub fn ports(&self) -> impl Iterator<Item = u16> {
         self.ports.iter().copied()
@@ -48,17 +54,25 @@ fn own_sockets(pid: i32) -> Option<BTreeSet<u64>> {
     Some(sockets)
 }
 
-/// Waits until every port of `before` is listened on by a new socket, or until `time` is over.
+/// Waits until every port of `before` is listened on by a new socket, or until `time` is over. Without any port that
+/// is at once.
 pub fn wait(pid: i32, before: &Listening, time: Duration) -> ReadyReport {
+    wait_unless(pid, before, time, || false)
+}
+
+/// [`wait`], which also ends when something else is to be done, or nothing can come back any more: `stop` says so, and
+/// is asked at every look. The report then has what was there.
+pub fn wait_unless(pid: i32, before: &Listening, time: Duration, stop: impl Fn() -> bool) -> ReadyReport {
     let begin = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {
+        // Asked before the look, so that what it ends on is no older.
+        let over = stop() || begin.elapsed() >= time;
         let missing = missing(pid, before);
-        let elapsed = begin.elapsed();
-        if missing.is_empty() || elapsed >= time {
+        if missing.is_empty() || over {
             let back = before.ports.difference(&missing).copied().collect();
             let missing = missing.into_iter().collect();
-            return ReadyReport { ports: back, missing, micros: elapsed.as_micros() as u64 };
+            return ReadyReport { ports: back, missing, micros: begin.elapsed().as_micros() as u64 };
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
@@ -95,5 +109,29 @@ mod tests {
         let _second = bound(address);
         let report = wait(pid, &only, Duration::from_secs(5));
         assert_eq!((report.ports, report.missing), (vec![address.port()], vec![]));
+    }
+
+    #[test]
+    fn a_program_that_keeps_its_socket_over_a_reload_is_ready() {
+        let pid = std::process::id() as i32;
+        let socket = bound("127.0.0.1:0".parse().expect("is an address"));
+        let port = socket.local_addr().expect("has an address").port();
+        let before = Listening { ports: BTreeSet::from([port]), ..Listening::of(pid).expect("reads") };
+        let report = wait(pid, &before.kept(), Duration::ZERO);
+        assert_eq!((report.ports, report.missing), (vec![port], vec![]));
+    }
+
+    #[test]
+    fn the_wait_ends_when_it_is_told_to_and_needs_no_port() {
+        let pid = std::process::id() as i32;
+        let socket = bound("127.0.0.1:0".parse().expect("is an address"));
+        let port = socket.local_addr().expect("has an address").port();
+        let before = Listening { ports: BTreeSet::from([port]), ..Listening::of(pid).expect("reads") };
+        let looks = std::cell::Cell::new(0);
+        let stop = || looks.replace(looks.get() + 1) == 3;
+        let report = wait_unless(pid, &before, Duration::MAX, stop);
+        assert_eq!((report.missing, looks.get()), (vec![port], 4));
+        let report = wait(pid, &Listening::default(), Duration::MAX);
+        assert_eq!((report.ports, report.missing), (vec![], vec![]));
     }
 }
