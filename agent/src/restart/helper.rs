@@ -87,7 +87,8 @@ impl Launcher {
     }
 
     /// Restarts a process in place. A helper that dies is followed by another one, once.
-    pub fn restart(&self, pid: i32, start_time: u64, restart: Restart) -> Result<Done, RestartFailure> {
+    pub fn restart(&self, pid: i32, start_time: u64, mut restart: Restart) -> Result<Done, RestartFailure> {
+        restart.style = restart.style.capped();
         let was_stopped = is_stopped(pid);
         let time = restart.style.grace() + WORK_TIME;
         let mut spec = Spec { pid, start_time, task: Task::Restart(Box::new(restart.clone())) };
@@ -264,6 +265,8 @@ fn work() -> io::Result<()> {
     io::stdin().lock().take(MAX_MESSAGE as u64 + 4).read_to_end(&mut input)?;
     let spec: Spec = decode(&mut input)?.ok_or(io::ErrorKind::UnexpectedEof)?;
     take_ids(spec.pid)?;
+    // Another uid makes it what fs.suid_dumpable says, which may be dumpable.
+    let _ = nix::sys::prctl::set_dumpable(false);
     say(&match spec.task {
         Task::Probe => match reexec::probe(spec.pid, spec.start_time) {
             Ok(()) => Answer::Permitted,

@@ -76,12 +76,24 @@ pub enum Style {
 impl Style {
     /// The grace that most apps are content with.
     pub const DEFAULT_GRACE: Duration = Duration::from_secs(5);
+    /// The longest that is waited: nothing else is restarted meanwhile.
+    pub const MAX_GRACE: Duration = Duration::from_secs(300);
 
     /// How long the old program may take.
     pub fn grace(self) -> Duration {
         match self {
             Self::Graceful { grace } | Self::Resume { grace } => grace,
             Self::Forced => Duration::ZERO,
+        }
+    }
+
+    /// The same with no more than the longest grace.
+    pub(super) fn capped(self) -> Self {
+        let grace = self.grace().min(Self::MAX_GRACE);
+        match self {
+            Self::Graceful { .. } => Self::Graceful { grace },
+            Self::Resume { .. } => Self::Resume { grace },
+            Self::Forced => Self::Forced,
         }
     }
 }
