@@ -20,8 +20,6 @@ use crate::target::identity::Identity;
 
 /// How long the app's sockets may take to come back before the wait for them ends.
 const READY: Duration = Duration::from_secs(30);
-/// How long the wait for them goes on before it is seen whether a newer restart waits.
-const READY_SLICE: Duration = Duration::from_millis(50);
 /// Beyond the app's grace.
 const SUPERVISOR_TIME: Duration = Duration::from_secs(15);
 
@@ -123,9 +121,11 @@ impl App {
         match self.restart(job) {
             Ok(report) => {
                 let pid = report.new_pid as i32;
-                let runs = report.mode != RestartMode::None;
+                let mode = report.mode.clone();
                 let _ = outbox.send(&Reply::Restarted { seq, report });
-                if runs && let Some(report) = self.ready(pid, desk) {
+                if mode != RestartMode::None
+                    && let Some(report) = self.ready(pid, &mode, desk)
+                {
                     let _ = outbox.send(&Reply::Ready { seq, report });
                 }
             }
@@ -137,19 +137,14 @@ impl App {
     }
 
     /// Waits until the app listens where it did; `None` where something newer is to be done first.
-    fn ready(&self, pid: i32, desk: &Desk) -> Option<ReadyReport> {
-        let began = Instant::now();
-        loop {
-            let mut report = ready::wait(pid, &self.listening, READY_SLICE);
-            report.micros = began.elapsed().as_micros() as u64;
-            let over = began.elapsed() >= READY || self.process.is_alive().is_err();
-            if report.missing.is_empty() || over {
-                return Some(report);
-            }
-            if desk.is_pressing() {
-                return None;
-            }
-        }
+    fn ready(&self, pid: i32, mode: &RestartMode, desk: &Desk) -> Option<ReadyReport> {
+        let before = match mode {
+            RestartMode::Signal(_) => self.listening.clone().kept(),
+            _ => self.listening.clone(),
+        };
+        let stop = || desk.is_pressing() || self.process.is_alive().is_err();
+        let report = ready::wait_unless(pid, &before, READY, stop);
+        (report.missing.is_empty() || !desk.is_pressing()).then_some(report)
     }
 
     fn watch(&mut self) {
@@ -213,7 +208,7 @@ impl App {
         let supervisor = self.supervisor.clone();
         let supervisor = supervisor
             .ok_or_else(|| self.failure("restart", "it does not run under devsync-run".into(), hint))?;
-        let deadline = Instant::now() + grace + SUPERVISOR_TIME;
+        let deadline = Instant::now() + grace.min(Style::MAX_GRACE) + SUPERVISOR_TIME;
         // Its end is part of the restart, not news.
         self.unwatch();
         let done = self.supervised(&supervisor, deadline);
