@@ -12,7 +12,7 @@ use devsync_protocol::tree::{DirDigest, Entry, Node, Tree};
 use tokio::sync::mpsc;
 
 use crate::error::CommandError;
-use crate::local::guard::RootLost;
+use crate::local::guard::{RecentDeletes, RootLost};
 use crate::local::{
     Change, Quiet, RuleOptions, ScanError, Scanner, Skipped, Timing, Update, Watcher, platform,
 };
@@ -38,6 +38,10 @@ pub(super) struct Root {
     pub(super) conflicts: BTreeSet<RelPath>,
     /// Versions in the pod that deltas can be made against.
     pub(super) signatures: BTreeMap<RelPath, (Digest, Option<Signature>)>,
+    /// What was not applied: it goes with the next batch.
+    pub(super) left: BTreeSet<RelPath>,
+    /// Deletes of late.
+    pub(super) deletes: RecentDeletes,
 }
 
 /// What is to be sent of one root.
@@ -99,6 +103,8 @@ impl Root {
             held: BTreeMap::new(),
             conflicts: BTreeSet::new(),
             signatures: BTreeMap::new(),
+            left: BTreeSet::new(),
+            deletes: RecentDeletes::default(),
         })
     }
 
@@ -163,6 +169,28 @@ impl Root {
         Work {
             changed: changed.map(|(p, n)| (p.clone(), n.clone())).collect(),
             deleted: deleted.cloned().collect(),
+        }
+    }
+
+    /// Adds to `work` what an earlier batch left out. A path is only deleted where it is really gone from here.
+    pub(super) fn take_left(&mut self, work: &mut Work) {
+        for path in std::mem::take(&mut self.left) {
+            if self.is_hidden(&path) || work.changed.contains_key(&path) || work.deleted.contains(&path) {
+                continue;
+            }
+            match self.known.0.get(&path) {
+                Some(node) if self.held.get(&path) == Some(node) || self.conflicts.contains(&path) => {}
+                Some(node) => {
+                    work.changed.insert(path, node.clone());
+                }
+                None if self.is_file() => {}
+                None if is_absent(&self.absolute(&path)) => {
+                    work.deleted.insert(path);
+                }
+                None => {
+                    self.left.insert(path);
+                }
+            }
         }
     }
 
@@ -320,7 +348,36 @@ pub(super) fn scan_error(error: ScanError) -> CommandError {
     CommandError::of(error).hint_opt(hint.map(str::to_owned))
 }
 
+fn is_absent(path: &Path) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    std::fs::symlink_metadata(path).is_err_and(|e| matches!(e.kind(), NotFound | NotADirectory))
+}
+
 /// A laptop's path for a message.
 pub(super) fn show(path: &Path) -> String {
     display(path.as_os_str().as_encoded_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_left_out_goes_with_the_next_batch() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("unreadable"), "x").expect("written");
+        let mapping =
+            Mapping { source: Source::Tree(dir.path().into()), place: devsync_protocol::message::Place::Cwd };
+        let mut root = Root::open(0, mapping, &[], dir.path()).expect("opened");
+        let path = |name: &str| RelPath::new(name).expect("valid");
+        let node = Node::Dir { mode: 0o755 };
+        root.known.0.extend([(path("held"), node.clone()), (path("new"), node.clone())]);
+        root.held.insert(path("held"), node);
+        root.left = ["held", "new", "gone", "unreadable"].map(path).into();
+        let mut work = Work::default();
+        root.take_left(&mut work);
+        assert_eq!(work.changed.keys().collect::<Vec<_>>(), [&path("new")]);
+        assert_eq!(work.deleted, [path("gone")].into());
+        assert_eq!(root.left, [path("unreadable")].into(), "it is here, so it is not deleted there");
+    }
 }
