@@ -11,6 +11,7 @@ use devsync_protocol::path::{PodPath, RelPath, display};
 use devsync_protocol::tree::{DirDigest, Entry, Node, Tree};
 use tokio::sync::mpsc;
 
+use crate::compare::Needs;
 use crate::error::CommandError;
 use crate::local::guard::{RecentDeletes, RootLost};
 use crate::local::{
@@ -59,15 +60,6 @@ impl Work {
     pub(super) fn paths(&self) -> impl Iterator<Item = &RelPath> {
         self.changed.keys().chain(&self.deleted)
     }
-}
-
-/// What the agent said is to be done, by the names in the pod.
-#[derive(Debug, Default)]
-pub(super) struct Needs {
-    pub(super) needs: Vec<Need>,
-    pub(super) deletes: Vec<RelPath>,
-    pub(super) extras: Vec<RelPath>,
-    pub(super) conflicts: Vec<RelPath>,
 }
 
 impl Root {
