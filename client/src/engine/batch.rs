@@ -118,7 +118,8 @@ impl Sender {
         }
         for (root, work) in roots.iter_mut().zip(works) {
             outcome.left_out += work.changed.len() + work.deleted.len();
-            root.left.extend(work.paths().cloned());
+            work.changed.keys().for_each(|path| root.leave(path, false));
+            work.deleted.iter().for_each(|path| root.leave(path, true));
         }
         Ok(outcome)
     }
@@ -158,7 +159,7 @@ impl Sender {
                 outgoing.flush().await?;
                 works[root].changed.remove(&path);
                 roots[root].known.0.remove(&path);
-                roots[root].left.insert(path.clone());
+                roots[root].leave(&path, false);
                 outcome.again.push((root, path));
                 return Ok(true);
             }
@@ -335,7 +336,7 @@ impl Sender {
             let path = root.to_laptop(&problem.path);
             let key = (index, path.clone());
             sent.nodes.remove(&key);
-            sent.deleted.remove(&key);
+            let deleted = sent.deleted.remove(&key);
             let shown = root.shown(&path);
             match problem.kind {
                 ProblemKind::BaseMismatch { signature } => {
@@ -355,7 +356,7 @@ impl Sender {
                 ProblemKind::Kept | ProblemKind::Io => {
                     let (cause, hint) = (problem.cause, problem.hint);
                     if problem.kind == ProblemKind::Io {
-                        root.left.insert(path.clone());
+                        root.leave(&path, deleted);
                         outcome.left_out += 1;
                         outcome.cause.get_or_insert_with(|| cause.clone());
                     }
@@ -425,7 +426,7 @@ impl Outcome {
         }
         // So that the next event of it is a change again.
         root.known.0.remove(path);
-        root.left.insert(path.clone());
+        root.leave(path, false);
     }
 }
 

@@ -39,8 +39,8 @@ pub(super) struct Root {
     pub(super) conflicts: BTreeSet<RelPath>,
     /// Versions in the pod that deltas can be made against.
     pub(super) signatures: BTreeMap<RelPath, (Digest, Option<Signature>)>,
-    /// What was not applied: it goes with the next batch.
-    pub(super) left: BTreeSet<RelPath>,
+    /// What was not applied: it goes with the next batch. True where the pod has it.
+    pub(super) left: BTreeMap<RelPath, bool>,
     /// Deletes of late.
     pub(super) deletes: RecentDeletes,
 }
@@ -95,7 +95,7 @@ impl Root {
             held: BTreeMap::new(),
             conflicts: BTreeSet::new(),
             signatures: BTreeMap::new(),
-            left: BTreeSet::new(),
+            left: BTreeMap::new(),
             deletes: RecentDeletes::default(),
         })
     }
@@ -164,9 +164,15 @@ impl Root {
         }
     }
 
+    /// Keeps a path that was not applied for the next batch; `deleted`: it was to be deleted.
+    pub(super) fn leave(&mut self, path: &RelPath, deleted: bool) {
+        let there = deleted || self.held.contains_key(path) || self.signatures.contains_key(path);
+        self.left.insert(path.clone(), there);
+    }
+
     /// Adds to `work` what an earlier batch left out. A path is only deleted where it is really gone from here.
     pub(super) fn take_left(&mut self, work: &mut Work) {
-        for path in std::mem::take(&mut self.left) {
+        for (path, there) in std::mem::take(&mut self.left) {
             if self.is_hidden(&path) || work.changed.contains_key(&path) || work.deleted.contains(&path) {
                 continue;
             }
@@ -177,10 +183,12 @@ impl Root {
                 }
                 None if self.is_file() => {}
                 None if is_absent(&self.absolute(&path)) => {
-                    work.deleted.insert(path);
+                    if there {
+                        work.deleted.insert(path);
+                    }
                 }
                 None => {
-                    self.left.insert(path);
+                    self.left.insert(path, there);
                 }
             }
         }
@@ -365,11 +373,12 @@ mod tests {
         let node = Node::Dir { mode: 0o755 };
         root.known.0.extend([(path("held"), node.clone()), (path("new"), node.clone())]);
         root.held.insert(path("held"), node);
-        root.left = ["held", "new", "gone", "unreadable"].map(path).into();
+        root.leave(&path("gone"), true);
+        ["held", "new", "never sent", "unreadable"].iter().for_each(|name| root.leave(&path(name), false));
         let mut work = Work::default();
         root.take_left(&mut work);
         assert_eq!(work.changed.keys().collect::<Vec<_>>(), [&path("new")]);
         assert_eq!(work.deleted, [path("gone")].into());
-        assert_eq!(root.left, [path("unreadable")].into(), "it is here, so it is not deleted there");
+        assert_eq!(root.left, [(path("unreadable"), false)].into(), "it is here, so it is not deleted there");
     }
 }
