@@ -7,6 +7,7 @@ pub async fn confirm(question: &str) -> Option<bool> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return None;
     }
+    let question = crate::report::plain(question);
     let mut stderr = io::stderr();
     let _ = write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush());
     // The read cannot be taken back; a thread of its own keeps Ctrl-C working meanwhile.

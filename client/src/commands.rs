@@ -61,10 +61,14 @@ fn no_target() -> CommandError {
 
 /// Writes a line to standard output.
 pub(crate) fn say(text: &str) -> Result<(), CommandError> {
+    write_line(&crate::report::plain(text))
+}
+
+fn write_line(text: &str) -> Result<(), CommandError> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|e| StdoutError(e).into())
 }
 
 pub(crate) fn say_json(value: &impl Serialize) -> Result<(), CommandError> {
-    say(&serde_json::to_string(value).unwrap_or_default())
+    write_line(&serde_json::to_string(value).unwrap_or_default())
 }

@@ -14,6 +14,7 @@ mod serve;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use devsync_protocol::message::RootOptions;
@@ -42,6 +43,8 @@ pub use serve::{Command, Difference, Reply, Status, StatusRoot, clock, compare_d
 const QUIET: Duration = Duration::from_millis(20);
 /// A file that changed while it was read is looked at again after this long, if no event says so before.
 const AGAIN: Duration = Duration::from_millis(150);
+/// How often `--once` looks again.
+const LOOKS: usize = 20;
 
 /// What an attach is to do.
 pub struct Job {
@@ -82,6 +85,10 @@ pub struct Engine {
     again_at: Option<tokio::time::Instant>,
     saves: u64,
     next_root: u16,
+    /// Held by the pull that runs: all use one sync root's number.
+    pulling: Arc<tokio::sync::Mutex<()>>,
+    /// Why something was left out of the last batch.
+    left_because: Option<String>,
 }
 
 /// Why the loop ended without an error.
@@ -118,6 +125,8 @@ impl Engine {
             again_at: None,
             saves: 0,
             next_root: 0,
+            pulling: Arc::default(),
+            left_because: None,
         }
     }
 
@@ -135,8 +144,7 @@ impl Engine {
             return Ok(end);
         }
         if self.job.once {
-            self.settle_restart().await?;
-            return Ok(End::Done);
+            return self.end_once().await;
         }
         loop {
             self.step().await?;
@@ -144,6 +152,23 @@ impl Engine {
                 return Err(crate::error::StdoutError(error).into());
             }
         }
+    }
+
+    /// The end of `--once`: what changed meanwhile is looked at again, and what is left out is a failure.
+    async fn end_once(&mut self) -> Result<End, CommandError> {
+        for _ in 0..LOOKS {
+            let Some(at) = self.again_at else { break };
+            tokio::time::sleep_until(at).await;
+            self.look_again().await?;
+        }
+        self.settle_restart().await?;
+        let left: usize = self.roots.iter().map(|root| root.left.len()).sum();
+        if left == 0 {
+            return Ok(End::Done);
+        }
+        let because = self.left_because.take();
+        let because = because.unwrap_or_else(|| "it changes faster than it can be read".to_owned());
+        Err(CommandError::new(format!("{} not synced", crate::report::count(left, "path"))).cause(because))
     }
 
     async fn step(&mut self) -> Result<(), CommandError> {
@@ -220,6 +245,9 @@ impl Engine {
                 works[*index] = work;
             }
         }
+        for (root, work) in self.roots.iter_mut().zip(&mut works) {
+            root.take_left(work);
+        }
         let looked = started.elapsed();
         if works.iter().all(Work::is_empty) {
             return Ok(());
@@ -265,9 +293,12 @@ impl Engine {
         let root = &mut self.roots[index];
         let work = root.work(&update);
         let guard = Guard { accept_deletes: self.job.yes };
-        if let GuardVerdict::Ask { deletes, of } = guard.judge_tree(&root.known, &work.deleted) {
+        let deletes = work.deleted.iter().filter(|path| root.known.0.contains_key(*path)).count();
+        let verdict = root.deletes.judge(guard, Instant::now(), deletes, root.known.0.len());
+        if let GuardVerdict::Ask { deletes, of } = verdict {
             let place = root::show(&root.dir);
             self.confirm_deletes(&place, deletes, of).await?;
+            self.roots[index].deletes.accept(Instant::now());
         }
         let root = &mut self.roots[index];
         for path in &update.hidden {
@@ -307,6 +338,13 @@ impl Engine {
                 }
             };
             self.reporter.event(&event);
+        }
+        if outcome.left_out > 0 {
+            let left = report::count(outcome.left_out, "path");
+            let cause = outcome.cause.clone().unwrap_or_else(|| "the pod did not take it".to_owned());
+            let hint = (!self.job.once).then(|| "the next save tries again".to_owned());
+            self.reporter.event(&Event::Note { text: format!("{left} left out: {cause}"), hint });
+            self.left_because = Some(cause);
         }
         for (index, path) in &outcome.again {
             self.try_again(*index, path.clone());

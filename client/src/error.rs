@@ -7,6 +7,8 @@ use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
+use crate::report::plain;
+
 /// What kind of failure it is, and so which exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -162,12 +164,12 @@ pub fn render(error: &CommandError, colour: bool) -> String {
         true => format!("\x1b[1;{code}m{word}\x1b[0m"),
         false => word.to_owned(),
     };
-    let mut text = format!("{} {}\n", paint("31", "error:"), error.what);
+    let mut text = format!("{} {}\n", paint("31", "error:"), plain(&error.what));
     for cause in error.causes() {
-        text.push_str(&format!("{} {cause}\n", paint("33", "caused by:")));
+        text.push_str(&format!("{} {}\n", paint("33", "caused by:"), plain(&cause)));
     }
     if let Some(hint) = &error.hint {
-        text.push_str(&format!("{} {hint}\n", paint("36", "hint:")));
+        text.push_str(&format!("{} {}\n", paint("36", "hint:"), plain(hint)));
     }
     text
 }
@@ -197,6 +199,8 @@ mod tests {
             .hint("ps -e");
         let expected = "error: pid/7 cannot be attached to\ncaused by: no such process\nhint: ps -e\n";
         assert_eq!(render(&error, false), expected);
+        let evil = CommandError::new("x").cause("\u{1b}[2J");
+        assert_eq!(render(&evil, false), "error: x\ncaused by: \\u{1b}[2J\n");
         assert!(render(&error, true).starts_with("\x1b[1;31merror:\x1b[0m pid/7"));
     }
 

@@ -7,6 +7,7 @@ pub mod ask;
 pub mod build;
 pub mod cli;
 pub mod commands;
+pub mod compare;
 pub mod config;
 pub mod connect;
 pub mod control;

@@ -38,6 +38,37 @@ pub struct Pulled {
     pub skipped: Vec<String>,
 }
 
+/// Bytes that the names of what is pulled may take here.
+const BUDGET: usize = 512 << 20;
+/// More things left out than this are not named.
+const NAMED: usize = 10_000;
+
+impl Pulled {
+    fn skip(&mut self, text: String) {
+        match self.skipped.len() {
+            0..NAMED => self.skipped.push(text),
+            NAMED => self.skipped.push("more than can be named here".to_owned()),
+            _ => {}
+        }
+    }
+}
+
+fn weight(entry: &Entry) -> usize {
+    let link = match &entry.node {
+        Node::Symlink { target } => target.len(),
+        _ => 0,
+    };
+    // The path is kept twice.
+    2 * entry.path.as_bytes().len() + link + 64
+}
+
+/// True for `.git` by any of the names that some file system takes for it.
+fn is_git(name: &[u8]) -> bool {
+    let name: Vec<u8> = name.iter().copied().filter(u8::is_ascii).collect();
+    let end = name.iter().rposition(|b| !matches!(b, b'.' | b' ')).map_or(0, |last| last + 1);
+    name[..end].eq_ignore_ascii_case(b".git") || name.eq_ignore_ascii_case(b"git~1")
+}
+
 #[derive(Debug, Error)]
 pub enum PullError {
     #[error("{path} is no path in the pod")]
@@ -103,28 +134,40 @@ async fn receive(mut answers: Answers, target: Target) -> Result<Pulled, Command
     let mut pulled = Pulled::default();
     let mut links = Vec::new();
     let mut seen = BTreeSet::new();
+    let mut budget = BUDGET;
     loop {
         let entry = match answers.next().await? {
             Reply::PullEntry(entry) => entry,
             Reply::PullEnd { skipped } => {
-                pulled.skipped.extend(skipped);
+                skipped.into_iter().for_each(|skipped| pulled.skip(skipped));
                 break;
             }
             other => return Err(answers.unexpected(&other).into()),
         };
         target.check(&entry).map_err(CommandError::of)?;
-        if seen.len() >= MAX_ENTRIES || !seen.insert(entry.path.clone()) {
+        budget = budget.saturating_sub(weight(&entry));
+        if budget == 0 || seen.len() >= MAX_ENTRIES || !seen.insert(entry.path.clone()) {
             return Err(CommandError::of(PullError::TooMany));
         }
         let Entry { path, node } = entry;
+        let refused = target.git_dir(&path);
+        if let Some(dir) = &refused {
+            let text = format!(
+                "{dir}: a .git directory is only pulled by its own path, since its hooks would run here"
+            );
+            if pulled.skipped.last() != Some(&text) {
+                pulled.skip(text);
+            }
+        }
         match node {
+            Node::Dir { .. } | Node::Symlink { .. } if refused.is_some() => {}
             Node::Dir { .. } => {
                 block_in_place(|| target.make_dir(&path, &mut pulled)).map_err(CommandError::of)?;
             }
             // Last, so that nothing is ever written through one.
             Node::Symlink { target } => links.push((path, target)),
             Node::File { mode, size, digest } => {
-                let file = Announced { path, mode, size, digest };
+                let file = Announced { path, mode, size, digest, refused: refused.is_some() };
                 target.receive_file(&mut answers, file, &mut pulled).await?;
             }
         }
@@ -140,6 +183,8 @@ struct Announced {
     mode: u16,
     size: u64,
     digest: Digest,
+    /// Its bytes are read and forgotten.
+    refused: bool,
 }
 
 impl Target {
@@ -149,6 +194,17 @@ impl Target {
             true => Ok(()),
             false => Err(PullError::NotAsked { path: entry.path.to_string() }),
         }
+    }
+
+    /// The path of the git directory that holds `path`, unless it was asked for: its hooks would run here.
+    fn git_dir(&self, path: &RelPath) -> Option<String> {
+        let in_git = |path: &RelPath| path.as_bytes().split(|b| *b == b'/').position(is_git);
+        if self.asked.as_ref().is_some_and(|asked| in_git(asked).is_some()) {
+            return None;
+        }
+        let names = in_git(path)? + 1;
+        let shown = path.as_bytes().split(|b| *b == b'/').take(names).collect::<Vec<_>>().join(&b'/');
+        Some(devsync_protocol::path::display(&shown))
     }
 
     /// The directory that holds `path`: every name on the way is a directory, none a link.
@@ -174,7 +230,7 @@ impl Target {
         match dir.symlink_metadata(&name) {
             Ok(meta) if meta.is_dir() => Ok(()),
             Ok(_) => {
-                pulled.skipped.push(format!("{path}: it is no directory here"));
+                pulled.skip(format!("{path}: it is no directory here"));
                 Ok(())
             }
             Err(_) => dir.create_dir(&name).map_err(write_error(path)),
@@ -189,7 +245,7 @@ impl Target {
             Ok(_) if self.overwrite => return false,
             Ok(_) => "it is here already (--overwrite replaces it)",
         };
-        pulled.skipped.push(format!("{path}: {why}"));
+        pulled.skip(format!("{path}: {why}"));
         true
     }
 
@@ -199,14 +255,15 @@ impl Target {
         file: Announced,
         pulled: &mut Pulled,
     ) -> Result<(), CommandError> {
-        let Announced { path, mode, size, digest } = file;
+        let Announced { path, mode, size, digest, refused } = file;
         let wrong = |e| CommandError::of(write_error(&path)(e));
-        let (dir, name) = block_in_place(|| self.parent(&path)).map_err(wrong)?;
-        let taken = self.is_taken(&dir, &name, &path, pulled);
-        let mut temp = match taken {
-            true => None,
-            false => Some(block_in_place(|| Temp::new(&dir)).map_err(wrong)?),
-        };
+        let mut place = None;
+        if !refused {
+            let (dir, name) = block_in_place(|| self.parent(&path)).map_err(wrong)?;
+            if !self.is_taken(&dir, &name, &path, pulled) {
+                place = Some((block_in_place(|| Temp::new(&dir)).map_err(wrong)?, name));
+            }
+        }
         let (mut left, mut hasher) = (size, Hasher::new());
         while left > 0 {
             let piece = match answers.next().await? {
@@ -219,13 +276,13 @@ impl Target {
             }
             left -= len;
             hasher.update(&piece);
-            if let Some(temp) = &mut temp {
+            if let Some((temp, _)) = &mut place {
                 block_in_place(|| temp.file.write_all(&piece)).map_err(wrong)?;
             }
         }
-        let Some(temp) = temp else { return Ok(()) };
+        let Some((temp, name)) = place else { return Ok(()) };
         if hasher.finish() != digest {
-            pulled.skipped.push(format!("{path}: it changed while it was read"));
+            pulled.skip(format!("{path}: it changed while it was read"));
             return Ok(());
         }
         block_in_place(|| temp.place(&name, mode)).map_err(wrong)?;
@@ -238,7 +295,7 @@ impl Target {
     fn make_link(&self, path: &RelPath, link: &[u8], pulled: &mut Pulled) -> Result<(), PullError> {
         if !stays_inside(path, link, self.asked.as_ref()) {
             let link = devsync_protocol::path::display(link);
-            pulled.skipped.push(format!("{path}: it is a link that leads out ({link})"));
+            pulled.skip(format!("{path}: it is a link that leads out ({link})"));
             return Ok(());
         }
         let (dir, name) = self.parent(path).map_err(write_error(path))?;
@@ -249,13 +306,13 @@ impl Target {
         #[cfg(unix)]
         dir.symlink(platform::bytes_to_path(link), &name).map_err(write_error(path))?;
         #[cfg(not(unix))]
-        pulled.skipped.push(format!("{path}: links are not made on this system"));
+        pulled.skip(format!("{path}: links are not made on this system"));
         pulled.files += u64::from(cfg!(unix));
         Ok(())
     }
 }
 
-/// True for a relative link which, read name by name, never leaves what was asked for.
+/// True for a relative link which never leaves what was asked for, whatever the names on its way are.
 fn stays_inside(path: &RelPath, link: &[u8], asked: Option<&RelPath>) -> bool {
     if link.first() == Some(&b'/') {
         return false;
@@ -269,11 +326,14 @@ fn stays_inside(path: &RelPath, link: &[u8], asked: Option<&RelPath>) -> bool {
     if depth < 0 {
         return false;
     }
+    let mut named = false;
     for name in link.split(|b| *b == b'/') {
         match name {
             b"" | b"." => {}
+            // Behind a name that may itself be a link, `..` leads anywhere.
+            b".." if named => return false,
             b".." => depth -= 1,
-            _ => depth += 1,
+            _ => named = true,
         }
         if depth < 0 {
             return false;
@@ -310,7 +370,9 @@ impl Temp {
         #[cfg(unix)]
         {
             use cap_std::fs::PermissionsExt;
-            let mode = if mode & 0o100 != 0 { 0o755 } else { 0o644 };
+            // Made under the umask; who may read it may also run it.
+            let own = self.file.metadata()?.permissions().mode() & 0o666;
+            let mode = if mode & 0o100 != 0 { own | (own & 0o444) >> 2 } else { own };
             self.file.set_permissions(cap_std::fs::Permissions::from_mode(mode))?;
         }
         let _ = mode;
@@ -358,7 +420,8 @@ mod tests {
     fn links_stay_inside_what_was_asked_for() {
         let asked = rel("app");
         let inside = |path: &str, link: &str| stays_inside(&rel(path), link.as_bytes(), Some(&asked));
-        assert!(inside("app/a", "b") && inside("app/x/a", "../b") && inside("app/x/a", "./y/../../b"));
+        assert!(inside("app/a", "b") && inside("app/x/a", "../b") && inside("app/x/a", "./../y/b"));
+        assert!(!inside("app/l2", "d/e/l1/../../x"), "l1 may be a link");
         assert!(!inside("app/a", "../b") && !inside("app/x/a", "../../b") && !inside("app/a", "/etc/passwd"));
         assert!(!inside("app", "b"));
         assert!(!inside("app/x/a", "../../app/b"), "leaves and comes back");
@@ -372,6 +435,16 @@ mod tests {
         assert!(target.check(&entry("app/x")).is_ok());
         assert!(target.check(&entry("apple")).is_err());
         assert!(target.check(&entry(".ssh")).is_err());
+    }
+
+    #[test]
+    fn a_git_directory_is_pulled_only_by_its_own_path() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let of = |asked: &str, path: &str| target(dir.path(), asked).git_dir(&rel(path));
+        assert_eq!(of("app", "app/x/.GIT/hooks/post-checkout").as_deref(), Some("app/x/.GIT"));
+        assert!(of("app", "app/.git. ").is_some() && of("app", "app/.g\u{200c}it/x").is_some());
+        assert!(of("app", "app/.gitignore").is_none() && of("app", "app/git/x").is_none());
+        assert_eq!(of(".git", ".git/config"), None);
     }
 
     #[cfg(unix)]

@@ -11,8 +11,10 @@ use serde::Serialize;
 use crate::cli::{Output, OutputArgs};
 use crate::error::{CommandError, colour_on_stderr, render};
 
+mod plain;
 mod words;
 
+pub use plain::{plain, plain_line};
 pub use words::{bytes, count, millis};
 
 /// Last lines of a build's output that are kept until it ends.
@@ -279,10 +281,10 @@ impl Reporter {
                 let Some(said) = words::said(event) else { return };
                 self.end_line();
                 match said {
-                    words::Said::Plain(text) if !self.quiet => self.write(&format!("{text}\n")),
+                    words::Said::Plain(text) if !self.quiet => self.write(&format!("{}\n", plain(&text))),
                     words::Said::Plain(_) => {}
                     words::Said::Warning(text) => {
-                        let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
+                        let _ = io::stderr().write_all(format!("{}\n", plain(&text)).as_bytes());
                     }
                 }
             }
@@ -294,7 +296,8 @@ impl Reporter {
         if self.quiet {
             return;
         }
-        let joined = if self.line.is_empty() { text.to_owned() } else { format!(" · {text}") };
+        let text = plain_line(text);
+        let joined = if self.line.is_empty() { text } else { format!(" · {text}") };
         self.line.push_str(&joined);
         if self.on_terminal {
             self.write(&joined);

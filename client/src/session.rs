@@ -38,6 +38,9 @@ const BUSY_DEAD_AFTER: Duration = Duration::from_secs(300);
 /// How long the agent may take to say hello and find its target.
 const WELCOME_WITHIN: Duration = Duration::from_secs(20);
 
+/// Events that may wait while a save is committed.
+const EVENTS: usize = 256;
+
 #[derive(Debug, Clone, Error)]
 pub enum SessionError {
     #[error("the agent ended the session")]
@@ -54,6 +57,10 @@ pub enum SessionError {
     Handshake(#[source] Arc<HandshakeError>),
     #[error("{}", .0.what)]
     Refused(Refusal),
+    #[error("the agent reports more restarts and crashes than were asked for")]
+    Flood,
+    #[error("the agent answered {call} with more than a tree can hold")]
+    TooMuch { call: &'static str },
     #[error("the agent answered {call} with something else ({reply})")]
     Unexpected { call: &'static str, reply: &'static str },
 }
@@ -170,7 +177,7 @@ impl Session {
                 return Err(with_last_words(error, link.close().await));
             }
         };
-        let (event_tx, events) = mpsc::channel(64);
+        let (event_tx, events) = mpsc::channel(EVENTS);
         let handle = Handle {
             writer: Arc::new(Writer::new(writer, level)),
             router: Arc::new(Router::new(event_tx)),

@@ -5,8 +5,9 @@ use std::path::Path;
 use devsync_protocol::digest::Digest;
 use devsync_protocol::message::{Reply, Request, RootId};
 use devsync_protocol::path::PodPath;
-use devsync_protocol::tree::{Entry, Tree, root_digest};
+use devsync_protocol::tree::{Entry, Tree};
 
+use crate::compare::{Budget, compare, entry_weight, needs};
 use crate::engine::{Difference, compare_digests};
 use crate::error::CommandError;
 use crate::local::read::read_within;
@@ -54,11 +55,12 @@ fn compare_exe(exe: &Path, running: Option<Digest>) -> Result<Option<Difference>
 
 async fn digests(handle: &Handle, root: RootId) -> Result<(Vec<Entry>, Option<Digest>), CommandError> {
     let mut answers = handle.ask(Call::Verify, &Request::Verify { root }).await?;
-    let (mut all, mut running) = (Vec::new(), None);
+    let (mut all, mut running, mut budget) = (Vec::new(), None, Budget::new("verify"));
     loop {
         let Reply::Digests { entries, exe, last, .. } = answers.next().await? else {
             return Ok((all, running));
         };
+        budget.take(entries.iter().map(entry_weight))?;
         all.extend(entries);
         running = exe.or(running);
         if last {
@@ -70,11 +72,9 @@ async fn digests(handle: &Handle, root: RootId) -> Result<(Vec<Entry>, Option<Di
 /// Tells the agent what is here, so that it also looks at files which no attach has recorded yet.
 pub async fn introduce(handle: &Handle, side: &Side) -> Result<(), CommandError> {
     let dirs = side.tree.dir_digests();
-    let (root, tree) = (side.root, root_digest(&dirs));
-    let compare = Request::Compare { root, tree, dirs, last: true };
-    handle.call(Call::Compare, &compare).await?;
-    let entries = side.tree.0.iter().map(|(p, n)| Entry { path: p.clone(), node: n.clone() }).collect();
-    let mut answers = handle.ask(Call::Manifest, &Request::Manifest { root, entries, last: true }).await?;
-    while let Reply::Needs { last: false, .. } = answers.next().await? {}
+    compare(handle, side.root, &dirs).await?;
+    let entries: Vec<_> =
+        side.tree.0.iter().map(|(p, n)| Entry { path: p.clone(), node: n.clone() }).collect();
+    needs(handle, side.root, &entries).await?;
     Ok(())
 }

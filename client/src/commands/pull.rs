@@ -8,7 +8,7 @@ use crate::connect::{Connected, connect};
 use crate::control::{self, Answer, Question};
 use crate::error::CommandError;
 use crate::pull::{Pulled, Wish, pull};
-use crate::report::{bytes, count};
+use crate::report::{bytes, count, plain_line};
 use crate::settings;
 
 pub async fn run(args: &PullArgs) -> Result<ExitCode, CommandError> {
@@ -39,7 +39,7 @@ fn show(pulled: &Pulled, args: &PullArgs) -> Result<ExitCode, CommandError> {
         Output::Json => say_json(pulled)?,
         Output::Text => {
             for skipped in &pulled.skipped {
-                eprintln!("skipped: {skipped}");
+                eprintln!("skipped: {}", plain_line(skipped));
             }
             if !args.output.quiet {
                 let files = count(usize::try_from(pulled.files).unwrap_or(usize::MAX), "file");

@@ -27,6 +27,8 @@ use crate::session::{Answers, Call, Handle, Outgoing, SessionError};
 const DIFF_UP_TO: u64 = 1 << 30;
 /// Steps that an encoder may be ahead of the wire.
 const AHEAD: usize = 8;
+/// How often a batch is sent again without what could not be written.
+const ATTEMPTS: usize = 5;
 
 /// What a batch came to.
 #[derive(Debug, Default)]
@@ -40,6 +42,10 @@ pub(super) struct Outcome {
     pub(super) problems: Vec<Said>,
     /// Files that changed while they were read: to be tried again.
     pub(super) again: Vec<(usize, RelPath)>,
+    /// Paths that were not applied; the next batch tries them again.
+    pub(super) left_out: usize,
+    /// Why the first of them was not.
+    pub(super) cause: Option<String>,
     pub(super) times: Times,
 }
 
@@ -74,6 +80,8 @@ struct Sent {
     deleted: BTreeSet<(usize, RelPath)>,
     /// Contents worth a copy for the next delta.
     copies: Vec<(Digest, Vec<u8>)>,
+    /// Files that could not be read, so that they are no part of it.
+    unread: Vec<(usize, RelPath)>,
     files: usize,
     bytes: u64,
 }
@@ -102,11 +110,16 @@ impl Sender {
         let mut outcome = Outcome::default();
         let mut works = works;
         // The second time without the base that was wrong, the third time whole.
-        for _ in 0..3 {
+        for _ in 0..ATTEMPTS {
             let again = self.attempt(roots, &mut works, &mut outcome).await?;
             if !again {
                 break;
             }
+        }
+        for (root, work) in roots.iter_mut().zip(works) {
+            outcome.left_out += work.changed.len() + work.deleted.len();
+            work.changed.keys().for_each(|path| root.leave(path, false));
+            work.deleted.iter().for_each(|path| root.leave(path, true));
         }
         Ok(outcome)
     }
@@ -129,7 +142,11 @@ impl Sender {
         let mut outgoing = handle.outgoing().await;
         outgoing.push(&Request::Begin { batch }).await?;
         let mut sent = Sent::default();
-        match self.push_all(&mut outgoing, roots, works, &mut sent, &mut times, outcome).await {
+        let pushed = self.push_all(&mut outgoing, roots, works, &mut sent, &mut times, outcome).await;
+        for (index, path) in std::mem::take(&mut sent.unread) {
+            works[index].changed.remove(&path);
+        }
+        match pushed {
             Ok(()) if sent.nodes.is_empty() && sent.deleted.is_empty() => {
                 outgoing.push(&Request::Abandon { batch }).await?;
                 outgoing.flush().await?;
@@ -141,6 +158,8 @@ impl Sender {
                 outgoing.push(&Request::Abandon { batch }).await?;
                 outgoing.flush().await?;
                 works[root].changed.remove(&path);
+                roots[root].known.0.remove(&path);
+                roots[root].leave(&path, false);
                 outcome.again.push((root, path));
                 return Ok(true);
             }
@@ -224,6 +243,7 @@ impl Sender {
             Ok(contents) => contents,
             Err(error) => {
                 outcome.unread(index, root, path, error);
+                sent.unread.push((index, path.clone()));
                 return Ok(());
             }
         };
@@ -316,7 +336,7 @@ impl Sender {
             let path = root.to_laptop(&problem.path);
             let key = (index, path.clone());
             sent.nodes.remove(&key);
-            sent.deleted.remove(&key);
+            let deleted = sent.deleted.remove(&key);
             let shown = root.shown(&path);
             match problem.kind {
                 ProblemKind::BaseMismatch { signature } => {
@@ -335,6 +355,11 @@ impl Sender {
                 }
                 ProblemKind::Kept | ProblemKind::Io => {
                     let (cause, hint) = (problem.cause, problem.hint);
+                    if problem.kind == ProblemKind::Io {
+                        root.leave(&path, deleted);
+                        outcome.left_out += 1;
+                        outcome.cause.get_or_insert_with(|| cause.clone());
+                    }
                     outcome.problems.push(Said::Problem { path: shown, cause, hint });
                 }
             }
@@ -387,18 +412,21 @@ impl Sender {
 impl Outcome {
     fn unread(&mut self, index: usize, root: &mut Root, path: &RelPath, error: ReadError) {
         match error {
-            // Its delete is an event of its own.
-            ReadError::Gone { .. } => {}
+            // Looked at again: its delete is to follow.
+            ReadError::Gone { .. } => self.again.push((index, path.clone())),
             ReadError::Changing { .. } => self.again.push((index, path.clone())),
             error => {
                 let cause =
                     std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
                 let path_shown = root.absolute(path).display().to_string();
+                self.left_out += 1;
+                self.cause.get_or_insert_with(|| cause.clone());
                 self.problems.push(Said::Problem { path: path_shown, cause, hint: None });
             }
         }
         // So that the next event of it is a change again.
         root.known.0.remove(path);
+        root.leave(path, false);
     }
 }
 

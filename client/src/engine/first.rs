@@ -6,12 +6,13 @@ use std::time::Instant;
 use devsync_protocol::digest::Digest;
 use devsync_protocol::message::{Place, Reply, Request, Wanted};
 use devsync_protocol::path::RelPath;
-use devsync_protocol::tree::{Node, root_digest};
+use devsync_protocol::tree::Node;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::block_in_place;
 
-use super::root::{Needs, Root, Work};
+use super::root::{Root, Work};
 use super::{End, Engine, hops};
+use crate::compare::{self, Needs};
 use crate::elf;
 use crate::error::CommandError;
 use crate::local::{Guard, GuardVerdict, Skipped};
@@ -19,8 +20,6 @@ use crate::mapping::Source;
 use crate::report::{Event, count};
 use crate::session::{Call, SessionError};
 
-/// Entries in one part of a comparison.
-const PART: usize = 2000;
 /// Files by which a place is searched for.
 const SEARCH_BY: usize = 100;
 
@@ -108,66 +107,14 @@ impl Engine {
         let root = &mut self.roots[index];
         let tree = root.tree_for_pod();
         let dirs = tree.dir_digests();
-        let mut outgoing = self.handle.outgoing().await;
-        let mut answers = outgoing.expect(Call::Compare);
-        let digest = root_digest(&dirs);
-        let parts = dirs.chunks(PART).count();
-        for (part, dirs) in dirs.chunks(PART).enumerate() {
-            let last = part + 1 == parts;
-            outgoing
-                .push(&Request::Compare { root: root.id, tree: digest, dirs: dirs.to_vec(), last })
-                .await?;
-        }
-        outgoing.flush().await?;
-        drop(outgoing);
-        let (mut differing, mut gone) = (Vec::new(), false);
-        loop {
-            let Reply::Compared { differing: more, gone: any, last, .. } = answers.next().await? else {
-                break;
-            };
-            differing.extend(more);
-            gone |= any;
-            if last {
-                break;
-            }
-        }
+        let (differing, gone) = compare::compare(&self.handle, root.id, &dirs).await?;
         if differing.is_empty() && !gone && !root.options(&self.job.options).delete {
             root.hold_all();
             return Ok(Work::default());
         }
         let entries = root.manifest(&tree, &dirs, &differing);
-        let needs = self.needs(index, &entries).await?;
+        let needs = compare::needs(&self.handle, root.id, &entries).await?;
         self.take_needs(index, needs, skipped).await
-    }
-
-    async fn needs(
-        &self,
-        index: usize,
-        entries: &[devsync_protocol::tree::Entry],
-    ) -> Result<Needs, CommandError> {
-        let id = self.roots[index].id;
-        let mut outgoing = self.handle.outgoing().await;
-        let mut answers = outgoing.expect(Call::Manifest);
-        let parts = entries.chunks(PART).count().max(1);
-        for part in 0..parts {
-            let entries = entries.chunks(PART).nth(part).unwrap_or_default().to_vec();
-            outgoing.push(&Request::Manifest { root: id, entries, last: part + 1 == parts }).await?;
-        }
-        outgoing.flush().await?;
-        drop(outgoing);
-        let mut all = Needs::default();
-        loop {
-            let Reply::Needs { needs, deletes, extras, conflicts, last, .. } = answers.next().await? else {
-                return Ok(all);
-            };
-            all.needs.extend(needs);
-            all.deletes.extend(deletes);
-            all.extras.extend(extras);
-            all.conflicts.extend(conflicts);
-            if last {
-                return Ok(all);
-            }
-        }
     }
 
     async fn take_needs(

@@ -3,13 +3,16 @@
 use std::time::{Duration, Instant};
 
 use devsync_protocol::message::{BatchId, Request};
-use devsync_protocol::path::{RelPath, display};
+use devsync_protocol::path::RelPath;
 use devsync_protocol::restart::{RestartFailure, RestartMode, RestartReport};
 
 use crate::error::CommandError;
-use crate::report::{Event, Hops, Reporter, Restarted, ms};
+use crate::report::{Event, Hops, Reporter, Restarted, ms, plain_line};
 use crate::rule::RestartRules;
 use crate::session::{self, Handle, SessionError};
+
+/// Lines that are shown of what a crashed app printed last.
+const LAST_LINES: usize = 40;
 
 pub(super) struct Restarts {
     rules: RestartRules,
@@ -135,9 +138,9 @@ impl Restarts {
                 reporter.event(&event);
             }
             session::Event::Crashed { cause, output } => {
-                let output = display(&output);
+                let output = last_lines(&output);
                 let text =
-                    if output.is_empty() { cause } else { format!("{cause}\nits last output: {output}") };
+                    if output.is_empty() { cause } else { format!("{cause}\nits last output:{output}") };
                 let hint = "the container is kept: the next save or `devsync restart` starts the app again";
                 reporter.event(&Event::Note { text, hint: Some(hint.to_owned()) });
             }
@@ -182,9 +185,29 @@ impl Restarts {
     }
 }
 
+/// The end of what a program printed, each line below the other and indented.
+fn last_lines(output: &[u8]) -> String {
+    let output = String::from_utf8_lossy(output);
+    let lines: Vec<&str> = output.lines().filter(|line| !line.trim().is_empty()).collect();
+    let from = lines.len().saturating_sub(LAST_LINES);
+    lines[from..].iter().map(|line| format!("\n  {}", plain_line(&line.replace('\t', "    ")))).collect()
+}
+
 fn error(failure: RestartFailure) -> CommandError {
     let RestartFailure { what, cause, hint, app } = failure;
     CommandError::new(format!("the app was not restarted ({app})"))
         .cause(format!("{what}: {cause}"))
         .hint_opt(Some(hint).filter(|h| !h.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_is_shown_line_by_line() {
+        assert_eq!(last_lines(b"one\n\n\x1b[2Jtwo\r\n"), "\n  one\n  \\u{1b}[2Jtwo");
+        assert_eq!(last_lines(b""), "");
+        assert_eq!(last_lines("x\n".repeat(99).as_bytes()).lines().count(), LAST_LINES + 1);
+    }
 }

@@ -11,8 +11,9 @@ use devsync_protocol::path::{PodPath, RelPath, display};
 use devsync_protocol::tree::{DirDigest, Entry, Node, Tree};
 use tokio::sync::mpsc;
 
+use crate::compare::Needs;
 use crate::error::CommandError;
-use crate::local::guard::RootLost;
+use crate::local::guard::{RecentDeletes, RootLost};
 use crate::local::{
     Change, Quiet, RuleOptions, ScanError, Scanner, Skipped, Timing, Update, Watcher, platform,
 };
@@ -38,6 +39,10 @@ pub(super) struct Root {
     pub(super) conflicts: BTreeSet<RelPath>,
     /// Versions in the pod that deltas can be made against.
     pub(super) signatures: BTreeMap<RelPath, (Digest, Option<Signature>)>,
+    /// What was not applied: it goes with the next batch. True where the pod has it.
+    pub(super) left: BTreeMap<RelPath, bool>,
+    /// Deletes of late.
+    pub(super) deletes: RecentDeletes,
 }
 
 /// What is to be sent of one root.
@@ -55,15 +60,6 @@ impl Work {
     pub(super) fn paths(&self) -> impl Iterator<Item = &RelPath> {
         self.changed.keys().chain(&self.deleted)
     }
-}
-
-/// What the agent said is to be done, by the names in the pod.
-#[derive(Debug, Default)]
-pub(super) struct Needs {
-    pub(super) needs: Vec<Need>,
-    pub(super) deletes: Vec<RelPath>,
-    pub(super) extras: Vec<RelPath>,
-    pub(super) conflicts: Vec<RelPath>,
 }
 
 impl Root {
@@ -99,6 +95,8 @@ impl Root {
             held: BTreeMap::new(),
             conflicts: BTreeSet::new(),
             signatures: BTreeMap::new(),
+            left: BTreeMap::new(),
+            deletes: RecentDeletes::default(),
         })
     }
 
@@ -163,6 +161,36 @@ impl Root {
         Work {
             changed: changed.map(|(p, n)| (p.clone(), n.clone())).collect(),
             deleted: deleted.cloned().collect(),
+        }
+    }
+
+    /// Keeps a path that was not applied for the next batch; `deleted`: it was to be deleted.
+    pub(super) fn leave(&mut self, path: &RelPath, deleted: bool) {
+        let there = deleted || self.held.contains_key(path) || self.signatures.contains_key(path);
+        self.left.insert(path.clone(), there);
+    }
+
+    /// Adds to `work` what an earlier batch left out. A path is only deleted where it is really gone from here.
+    pub(super) fn take_left(&mut self, work: &mut Work) {
+        for (path, there) in std::mem::take(&mut self.left) {
+            if self.is_hidden(&path) || work.changed.contains_key(&path) || work.deleted.contains(&path) {
+                continue;
+            }
+            match self.known.0.get(&path) {
+                Some(node) if self.held.get(&path) == Some(node) || self.conflicts.contains(&path) => {}
+                Some(node) => {
+                    work.changed.insert(path, node.clone());
+                }
+                None if self.is_file() => {}
+                None if is_absent(&self.absolute(&path)) => {
+                    if there {
+                        work.deleted.insert(path);
+                    }
+                }
+                None => {
+                    self.left.insert(path, there);
+                }
+            }
         }
     }
 
@@ -320,7 +348,37 @@ pub(super) fn scan_error(error: ScanError) -> CommandError {
     CommandError::of(error).hint_opt(hint.map(str::to_owned))
 }
 
+fn is_absent(path: &Path) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    std::fs::symlink_metadata(path).is_err_and(|e| matches!(e.kind(), NotFound | NotADirectory))
+}
+
 /// A laptop's path for a message.
 pub(super) fn show(path: &Path) -> String {
     display(path.as_os_str().as_encoded_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_left_out_goes_with_the_next_batch() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("unreadable"), "x").expect("written");
+        let mapping =
+            Mapping { source: Source::Tree(dir.path().into()), place: devsync_protocol::message::Place::Cwd };
+        let mut root = Root::open(0, mapping, &[], dir.path()).expect("opened");
+        let path = |name: &str| RelPath::new(name).expect("valid");
+        let node = Node::Dir { mode: 0o755 };
+        root.known.0.extend([(path("held"), node.clone()), (path("new"), node.clone())]);
+        root.held.insert(path("held"), node);
+        root.leave(&path("gone"), true);
+        ["held", "new", "never sent", "unreadable"].iter().for_each(|name| root.leave(&path(name), false));
+        let mut work = Work::default();
+        root.take_left(&mut work);
+        assert_eq!(work.changed.keys().collect::<Vec<_>>(), [&path("new")]);
+        assert_eq!(work.deleted, [path("gone")].into());
+        assert_eq!(root.left, [(path("unreadable"), false)].into(), "it is here, so it is not deleted there");
+    }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use devsync_protocol::digest::Digest;
+use devsync_protocol::message::{MAX_ROOTS, RootId};
 use devsync_protocol::path::RelPath;
 use devsync_protocol::restart::RestartMode;
 use devsync_protocol::tree::{Entry, Node, Tree};
@@ -15,6 +16,9 @@ use super::Engine;
 use crate::error::CommandError;
 use crate::pull;
 use crate::verify;
+
+/// The number of the sync root by which all pulls are made.
+const PULLS: RootId = MAX_ROOTS as RootId - 1;
 
 /// A question, and where its answer goes.
 pub enum Command {
@@ -71,12 +75,12 @@ impl Engine {
             }
             Some(Command::Verify { then }) => self.verify(then),
             Some(Command::Pull { path, into, overwrite, then }) => {
-                let root = self.next_root;
-                self.next_root += 1;
+                let pulling = self.pulling.clone();
                 let handle = self.handle.clone();
-                let wish = pull::Wish { root, path, into, overwrite };
+                let wish = pull::Wish { root: PULLS, path, into, overwrite };
                 // Ends with its answer, or with the session.
                 tokio::spawn(async move {
+                    let _one = pulling.lock().await;
                     let _ = then.send(pull::pull(&handle, wish).await);
                 });
             }

@@ -2,12 +2,17 @@
 //!
 //! Pure: it counts and answers, and asks nobody.
 
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
 use devsync_protocol::path::RelPath;
 use devsync_protocol::tree::Tree;
 use thiserror::Error;
 
 /// Smaller trees are never asked about: in them a quarter is one refactoring.
 pub const ASK_FROM: usize = 20;
+/// Deletes so near to each other are judged together: a slow `rm -rf` comes in many batches.
+const TOGETHER: Duration = Duration::from_secs(10);
 
 /// Why a session must not go on by itself. Nothing has been deleted when one of these is given.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -55,6 +60,38 @@ impl Guard {
     }
 }
 
+/// The deletes of the last batches of one root.
+#[derive(Debug, Default)]
+pub struct RecentDeletes {
+    batches: VecDeque<(Instant, usize)>,
+    accepted: Option<Instant>,
+}
+
+impl RecentDeletes {
+    /// Judges a batch together with those before it, by the size that the tree had before them.
+    pub fn judge(&mut self, guard: Guard, now: Instant, deletes: usize, of: usize) -> Verdict {
+        let is_recent = |then: Instant| now.saturating_duration_since(then) < TOGETHER;
+        while self.batches.front().is_some_and(|(then, _)| !is_recent(*then)) {
+            self.batches.pop_front();
+        }
+        if deletes == 0 {
+            return Verdict::Go;
+        }
+        let before: usize = self.batches.iter().map(|(_, deletes)| deletes).sum();
+        self.batches.push_back((now, deletes));
+        match self.accepted.filter(|then| is_recent(*then)) {
+            Some(_) => Verdict::Go,
+            None => guard.judge(before + deletes, before + of),
+        }
+    }
+
+    /// The user said that they are meant: those that follow at once are too.
+    pub fn accept(&mut self, now: Instant) {
+        self.accepted = Some(now);
+        self.batches.clear();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +106,20 @@ mod tests {
             assert_eq!(guard.judge(deletes, of) == Verdict::Go, go, "{deletes} of {of}");
         }
         assert_eq!(Guard { accept_deletes: true }.judge(20, 20), Verdict::Go);
+    }
+
+    #[test]
+    fn deletes_that_come_slowly_are_judged_together() {
+        let (guard, start) = (Guard::default(), Instant::now());
+        let mut recent = RecentDeletes::default();
+        let mut judge =
+            |second, deletes, of| recent.judge(guard, start + Duration::from_secs(second), deletes, of);
+        assert_eq!(judge(0, 20, 100), Verdict::Go);
+        assert_eq!(judge(2, 5, 80), Verdict::Go);
+        assert_eq!(judge(4, 1, 75), Verdict::Ask { deletes: 26, of: 100 });
+        assert_eq!(judge(20, 10, 74), Verdict::Go, "long after the others");
+        recent.accept(start + Duration::from_secs(21));
+        assert_eq!(recent.judge(guard, start + Duration::from_secs(22), 60, 64), Verdict::Go);
     }
 
     #[test]

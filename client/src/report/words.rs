@@ -2,7 +2,7 @@
 
 use devsync_protocol::restart::RestartMode;
 
-use super::{Event, Hops, Restarted, Synced};
+use super::{Event, Hops, Restarted, Synced, plain_line};
 
 pub(super) enum Said {
     /// For standard output; not said to who wants quiet.
@@ -122,9 +122,9 @@ pub(super) fn said(event: &Event) -> Option<Said> {
              hint: `devsync pull {path}` fetches the pod's version, --overwrite replaces it"
         )),
         Event::Problem { path, cause, hint } => {
-            warning(with_hint(format!("not synced: {path}: {cause}"), hint.as_deref()))
+            warning(with_hint(format!("not synced: {path}: {}", plain_line(cause)), hint.as_deref()))
         }
-        Event::Skipped { path, cause } => warning(format!("skipped: {path}: {cause}")),
+        Event::Skipped { path, cause } => warning(format!("skipped: {path}: {}", plain_line(cause))),
         Event::Note { text, hint } => warning(with_hint(format!("note: {text}"), hint.as_deref())),
         Event::Building { command } => plain(format!("building: {command}")),
         Event::BuildFailed { cause, .. } => {

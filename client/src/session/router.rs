@@ -180,8 +180,11 @@ impl Router {
             Reply::Refused(refusal) => return self.refused(refusal).await,
             reply => return self.answer(reply).await,
         };
-        let _ = self.events.send(event).await;
-        Ok(())
+        match self.events.try_send(event) {
+            // The reader never waits for events: who takes them may be waiting for a reply.
+            Err(mpsc::error::TrySendError::Full(_)) => Err(SessionError::Flood),
+            _ => Ok(()),
+        }
     }
 
     async fn refused(&self, refusal: Refusal) -> Result<(), SessionError> {

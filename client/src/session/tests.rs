@@ -179,3 +179,12 @@ async fn an_answer_to_nothing_ends_the_session() {
     assert!(matches!(events.recv().await, Some(Event::Ended(SessionError::Unexpected { .. }))));
     session.close().await;
 }
+
+#[tokio::test]
+async fn a_flood_of_events_ends_the_session() {
+    let (session, mut agent, _events) = opened().await;
+    let crash = Reply::Crashed { cause: "again".to_owned(), output: Vec::new() };
+    agent.say(&vec![crash; EVENTS + 1]).await;
+    let answer = session.handle().call(Call::Exists, &exists()).await;
+    assert!(matches!(answer, Err(SessionError::Flood)), "{answer:?}");
+}
