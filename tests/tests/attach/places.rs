@@ -61,9 +61,11 @@ fn a_dry_run_writes_nothing() -> Result<()> {
     fs::write(rig.laptop.join("new.txt"), "new")?;
     let there = rig.in_pod()?;
     let said = rig.run(&["attach", &target(&app), "--dry-run", "--delete"])?.code(0)?;
-    for line in ["would update app.py", "would add new.txt", "would delete foreign.txt", "nothing was written"] {
-        ensure!(said.out.contains(line), "no {line:?} in {}", said.out);
+    for (change, name) in [("update", "app.py"), ("add", "new.txt"), ("delete", "foreign.txt")] {
+        let line = format!("would {change} {}\n", rig.pod.join(name).display());
+        ensure!(said.out.contains(&line), "no {line:?} in {}", said.out);
     }
+    ensure!(said.out.contains("nothing was written") && !said.out.contains(".log"), "{}", said.out);
     assert_eq!(rig.in_pod()?, there);
     assert_eq!(fs::read_to_string(rig.pod.join("app.py"))?, crate::rig::source("one"));
     ensure!(ask(&app)?.starts_with("one "), "not restarted");
