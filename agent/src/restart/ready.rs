@@ -34,6 +34,11 @@ impl Listening {
         }))
     }
 
+    /// Whether there is nothing to wait for.
+    pub fn is_empty(&self) -> bool {
+        self.ports.is_empty()
+    }
+
     /// The ports.
     pub fn ports(&self) -> impl Iterator<Item = u16> {
         self.ports.iter().copied()
@@ -50,12 +55,17 @@ fn own_sockets(pid: i32) -> Option<BTreeSet<u64>> {
 
 /// Waits until every port of `before` is listened on by a new socket, or until `time` is over.
 pub fn wait(pid: i32, before: &Listening, time: Duration) -> ReadyReport {
+    wait_while(pid, before, time, || true)
+}
+
+/// As [`wait`], but only as long as it `matters`.
+pub fn wait_while(pid: i32, before: &Listening, time: Duration, matters: impl Fn() -> bool) -> ReadyReport {
     let begin = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {
         let missing = missing(pid, before);
         let elapsed = begin.elapsed();
-        if missing.is_empty() || elapsed >= time {
+        if missing.is_empty() || elapsed >= time || !matters() {
             let back = before.ports.difference(&missing).copied().collect();
             let missing = missing.into_iter().collect();
             return ReadyReport { ports: back, missing, micros: elapsed.as_micros() as u64 };

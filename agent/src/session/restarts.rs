@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -44,23 +45,29 @@ pub(super) struct App {
 
 pub(super) struct Restarts {
     jobs: Sender<Job>,
+    /// The last one that was asked for: nobody waits for what older ones become.
+    newest: Arc<AtomicU32>,
     thread: JoinHandle<()>,
 }
 
 impl Restarts {
     pub(super) fn start(mut app: App) -> io::Result<Self> {
         let (jobs, waiting) = channel::<Job>();
+        let newest_seq = Arc::new(AtomicU32::new(0));
+        let asked = Arc::clone(&newest_seq);
         let thread = std::thread::Builder::new().name("restarts".into()).spawn(move || {
             app.watch();
+            let mut listened = Listening::default();
             while let Some(job) = newest(&waiting) {
-                app.serve(&job);
+                app.serve(&job, &mut listened, &asked);
             }
             app.unwatch();
         })?;
-        Ok(Self { jobs, thread })
+        Ok(Self { jobs, newest: newest_seq, thread })
     }
 
     pub(super) fn ask(&self, job: Job) {
+        self.newest.store(job.seq, Ordering::Relaxed);
         // The thread ends only with the session.
         let _ = self.jobs.send(job);
     }
@@ -81,17 +88,23 @@ fn newest(waiting: &Receiver<Job>) -> Option<Job> {
 
 impl App {
     /// Restarts, answers, and tells when the app is ready. Errors of the wire end the session elsewhere.
-    fn serve(&mut self, job: &Job) {
+    /// `listened` is where it listened when it last did: a crashed app listens nowhere.
+    fn serve(&mut self, job: &Job, listened: &mut Listening, newest: &AtomicU32) {
         let outbox = self.outbox.clone();
-        let before = Listening::of(self.process.pid() as i32).ok();
+        if let Ok(now) = Listening::of(self.process.pid() as i32)
+            && !now.is_empty()
+        {
+            *listened = now;
+        }
         let seq = job.seq;
         match self.restart(job) {
             Ok(report) => {
                 let pid = report.new_pid as i32;
                 let runs = report.mode != RestartMode::None;
                 let _ = outbox.send(&Reply::Restarted { seq, report });
-                if let Some(before) = before.filter(|_| runs) {
-                    let report = ready::wait(pid, &before, READY);
+                if runs {
+                    let matters = || newest.load(Ordering::Relaxed) == seq && self.process.is_alive().is_ok();
+                    let report = ready::wait_while(pid, listened, READY, matters);
                     let _ = outbox.send(&Reply::Ready { seq, report });
                 }
             }

@@ -1,6 +1,7 @@
 //! What is here gets lost while an attach runs: it ends with words, and nothing is deleted in the pod.
 
 use std::fs;
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 use devsync_tests::attach::Attach;
@@ -59,6 +60,20 @@ fn a_directory_that_is_removed_deletes_nothing() -> Result<()> {
 fn a_directory_that_is_emptied_deletes_nothing() -> Result<()> {
     let said = lost(|rig| {
         names(&rig.laptop)?.iter().try_for_each(|name| Ok(fs::remove_file(rig.laptop.join(name))?))
+    })?;
+    ensure!(said.contains(" in the pod"), "{said}");
+    Ok(())
+}
+
+/// One by one, each long enough after the other to be a change of its own.
+#[test]
+#[ignore = "needs: root"]
+fn a_directory_that_is_emptied_slowly_deletes_nothing() -> Result<()> {
+    let said = lost(|rig| {
+        let script = "for f in *; do rm \"$f\" && sleep 0.03; done";
+        let emptied = Command::new("sh").args(["-c", script]).current_dir(&rig.laptop).status()?;
+        ensure!(emptied.success());
+        Ok(())
     })?;
     ensure!(said.contains(" in the pod"), "{said}");
     Ok(())

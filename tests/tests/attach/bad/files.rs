@@ -42,7 +42,8 @@ fn what_is_no_file_is_skipped_and_said_once() -> Result<()> {
 fn names_of_any_bytes_arrive_and_are_escaped_in_words() -> Result<()> {
     let rig = Rig::new()?;
     let app = rig.app()?;
-    let names: [&[u8]; 5] = [b"new\nline", b"esc\x1b[31m", b"bytes\xff\xfe", b" space ", "ümläut\u{202e}".as_bytes()];
+    let names: [&[u8]; 5] =
+        [b"new\nline", b"esc\x1b[31m", b"bytes\xff\xfe", b" space ", "ümläut\u{202e}".as_bytes()];
     for name in names {
         fs::write(rig.laptop.join(OsStr::from_bytes(name)), name)?;
     }
@@ -64,7 +65,8 @@ fn names_of_any_bytes_arrive_and_are_escaped_in_words() -> Result<()> {
 fn a_path_that_is_too_long_is_skipped_by_name() -> Result<()> {
     let rig = Rig::new()?;
     let app = rig.app()?;
-    let deep = "import os\nfor i in range(20):\n os.mkdir('d' * 250); os.chdir('d' * 250)\nopen('f', 'w').close()";
+    let deep =
+        "import os\nfor i in range(20):\n os.mkdir('d' * 250); os.chdir('d' * 250)\nopen('f', 'w').close()";
     let made = Command::new("python3").args(["-c", deep]).current_dir(&rig.laptop).status()?;
     ensure!(made.success());
     fs::write(rig.laptop.join("other.txt"), "x")?;

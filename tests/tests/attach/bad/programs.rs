@@ -36,7 +36,7 @@ fn an_executable_that_could_not_run_is_not_sent() -> Result<()> {
     other[E_MACHINE] = if other[E_MACHINE] == AARCH64 { X86_64 } else { AARCH64 };
     fs::write(rig.laptop.join("other-machine"), other)?;
     fs::copy("/usr/bin/env", rig.laptop.join("dynamic"))?;
-    fs::write(rig.laptop.join("damaged"), b"\x7fELF\x02\x01\x01")?;
+    fs::write(rig.laptop.join("damaged"), b"\x7fELF\x02\x01\x01 and no more than a few words")?;
     let attach = |exe: &str| rig.run(&["attach", &target(&app), "--yes", "--once", "--exe", exe])?.code(1);
     attach("other-machine")?.says(&["error: ", "other-machine", "it is built for", "hint: "])?;
     attach("dynamic")?.says(&["error: ", "dynamic", "loader", "hint: "])?;
