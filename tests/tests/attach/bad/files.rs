@@ -105,7 +105,7 @@ fn a_file_that_cannot_be_read_is_named_and_nothing_is_deleted_for_it() -> Result
         run(user)
     };
     as_user()?.code(0)?;
-    fs::set_permissions(rig.laptop.join("secret.txt"), fs::Permissions::from_mode(0))?;
+    fs::set_permissions(rig.laptop.join("secret.txt"), fs::Permissions::from_mode(0o000))?;
     fs::write(rig.laptop.join("secret.txt"), "2")?;
     fs::write(rig.laptop.join("other.txt"), "2")?;
     as_user()?.code(0)?.says(&["skipped: secret.txt", "ermission denied"])?;
