@@ -53,7 +53,8 @@ pub fn serve<R: Read, W: Write + Send + 'static>(
     let opened = match open::open(config) {
         Ok(opened) => opened,
         Err(refusal) => {
-            let cause = format!("{}: {}", refusal.what, refusal.cause);
+            let said = [refusal.what.as_str(), refusal.cause.as_str()];
+            let cause = said.into_iter().filter(|said| !said.is_empty()).collect::<Vec<_>>().join(": ");
             outbox.send(&Reply::Refused(Refusal { fatal: true, ..refusal }))?;
             return Err(SessionError::Refused(cause));
         }

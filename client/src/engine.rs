@@ -45,6 +45,9 @@ const QUIET: Duration = Duration::from_millis(20);
 const AGAIN: Duration = Duration::from_millis(150);
 /// How often `--once` looks again.
 const LOOKS: usize = 20;
+/// Files that go are gone when no other change follows for this long, and after the other time anyway.
+const LULL: Duration = Duration::from_millis(100);
+const LULL_WITHIN: Duration = Duration::from_secs(5);
 
 /// What an attach is to do.
 pub struct Job {
@@ -83,6 +86,8 @@ pub struct Engine {
     /// Changes that wait for a build, or for another look.
     held_back: BTreeMap<usize, Change>,
     again_at: Option<tokio::time::Instant>,
+    /// Files were seen to go, and more may follow: until when they are waited for at most.
+    going_until: Option<tokio::time::Instant>,
     saves: u64,
     next_root: u16,
     /// Held by the pull that runs: all use one sync root's number.
@@ -123,6 +128,7 @@ impl Engine {
             restarts,
             held_back: BTreeMap::new(),
             again_at: None,
+            going_until: None,
             saves: 0,
             next_root: 0,
             pulling: Arc::default(),
@@ -215,24 +221,39 @@ impl Engine {
         for note in &change.notes {
             self.reporter.event(&Event::Note { text: note.to_string(), hint: note.hint() });
         }
-        if self.waits_for_build(index, &change) {
-            pace::merge(
-                self.held_back.entry(index).or_insert_with(|| pace::nothing(change.first_event)),
-                change,
-            );
+        let more_go = self.going_until.is_some();
+        if more_go || self.waits_for_build(index, &change) {
+            self.hold_back(index, change);
+            if more_go {
+                self.wait_for_lull();
+            }
             return Ok(());
         }
         let changes = BTreeMap::from([(index, change)]);
         self.save(changes).await
     }
 
-    /// Another look at files that changed while they were read.
+    fn hold_back(&mut self, index: usize, change: Change) {
+        let held = self.held_back.entry(index).or_insert_with(|| pace::nothing(change.first_event));
+        pace::merge(held, change);
+    }
+
+    /// Another look once nothing happened for a while: a removal of everything begins with a few files.
+    fn wait_for_lull(&mut self) {
+        let now = tokio::time::Instant::now();
+        let until = *self.going_until.get_or_insert(now + LULL_WITHIN);
+        self.again_at = Some(until.min(now + LULL));
+    }
+
+    /// Another look at files that changed while they were read, and at those that went.
     async fn look_again(&mut self) -> Result<(), CommandError> {
         self.again_at = None;
         let (parked, changes) =
             std::mem::take(&mut self.held_back).into_iter().partition(|(i, c)| self.waits_for_build(*i, c));
         self.held_back = parked;
-        self.save(changes).await
+        let saved = self.save(changes).await;
+        self.going_until = None;
+        saved
     }
 
     /// Sends what really changed at these paths.
@@ -283,6 +304,12 @@ impl Engine {
     async fn refresh(&mut self, index: usize, change: &Change) -> Result<Option<Work>, CommandError> {
         let root = &mut self.roots[index];
         let update = block_in_place(|| root.refresh(change)).map_err(scan_error)?;
+        let work = root.work(&update);
+        if self.going_until.is_none() && pace::more_may_go(&work) {
+            self.hold_back(index, change.clone());
+            self.wait_for_lull();
+            return Ok(None);
+        }
         for skipped in &update.skipped {
             let (path, cause) = (devsync_protocol::path::display(&skipped.path), skipped.why.to_string());
             self.reporter.event(&Event::Skipped { path, cause });
@@ -291,7 +318,6 @@ impl Engine {
             self.try_again(index, path.clone());
         }
         let root = &mut self.roots[index];
-        let work = root.work(&update);
         let guard = Guard { accept_deletes: self.job.yes };
         let deletes = work.deleted.iter().filter(|path| root.known.0.contains_key(*path)).count();
         let verdict = root.deletes.judge(guard, Instant::now(), deletes, root.known.0.len());

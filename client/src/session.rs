@@ -68,8 +68,9 @@ pub enum SessionError {
 impl From<SessionError> for CommandError {
     fn from(error: SessionError) -> Self {
         match error {
-            SessionError::Refused(refusal) => {
-                CommandError::new(refusal.what).cause(refusal.cause).hint_opt(refusal.hint)
+            SessionError::Refused(Refusal { what, cause, hint, .. }) => {
+                let error = CommandError::new(what).hint_opt(hint);
+                if cause.is_empty() { error } else { error.cause(cause) }
             }
             SessionError::Handshake(cause) => handshake_failure(&cause),
             SessionError::Ended { said: Some(said) } => {

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -69,6 +69,18 @@ impl App {
     /// Whether that process is still there.
     pub fn alive(&self) -> bool {
         Path::new(&format!("/proc/{}", self.pid)).exists()
+    }
+
+    /// Waits until it has ended, and gives its exit code: 128 + N after signal N.
+    pub fn end(mut self) -> Result<Option<i32>> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => eprintln!("app: {line}"),
+                Err(RecvTimeoutError::Disconnected) => return Ok(self.init.wait()?.code()),
+                Err(RecvTimeoutError::Timeout) => bail!("process {} does not end", self.pid),
+            }
+        }
     }
 
     /// A client for it, for use on one thread, which from then on sees only the program's network.

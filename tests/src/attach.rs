@@ -89,6 +89,47 @@ impl Attach {
         }
     }
 
+    /// Waits for the next event called `name` and skips the others.
+    pub fn event(&mut self, name: &str) -> Result<serde_json::Value> {
+        self.event_where(name, |_| true)
+    }
+
+    /// Waits for an event called `name` that is `wanted`.
+    pub fn event_where(
+        &mut self,
+        name: &str,
+        wanted: impl Fn(&serde_json::Value) -> bool,
+    ) -> Result<serde_json::Value> {
+        let mut said = Vec::new();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = self.events.recv_timeout(left) else {
+                let ended = self.child.try_wait()?;
+                bail!("devsync attach did not say {name:?} (ended: {ended:?}); it said {said:?}");
+            };
+            let event: serde_json::Value = serde_json::from_str(&line).context(line.clone())?;
+            if event["event"] == name && wanted(&event) {
+                return Ok(event);
+            }
+            said.push(line);
+        }
+    }
+
+    /// Waits until it ends by itself; gives its exit code and the events until then.
+    pub fn end(mut self) -> Result<(Option<i32>, Vec<serde_json::Value>)> {
+        let mut said = Vec::new();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => said.push(serde_json::from_str(&line).context(line)?),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => bail!("devsync attach does not end; it said {said:?}"),
+            }
+        }
+        Ok((self.child.wait()?.code(), said))
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()

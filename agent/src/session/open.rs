@@ -49,8 +49,9 @@ pub(super) fn open(config: &SessionConfig) -> Result<Opened, Refusal> {
         fatal: true,
     })?;
     let target = find::find(&config.target).map_err(|error| Refusal {
-        what: "the target".to_owned(),
-        cause: error.to_string(),
+        what: error.to_string(),
+        // It says all: which process, and what is the matter with it.
+        cause: String::new(),
         hint: error.hint().map(str::to_owned),
         fatal: true,
     })?;

@@ -69,9 +69,10 @@ impl Temp {
                 lost.owner = Some((old.uid, old.gid));
             }
         }
-        // The app may hold a temp of its own uid open, and may have put a link to a set-id file here: what gives
-        // rights to whoever runs the file goes to a file only where nobody gains them.
-        let gives_rights = new.st_uid == old.uid && lost.owner.is_none() && old.links == 1;
+        // The app may hold a temp that was its own open, and may have put a link to a set-id file here: what gives
+        // rights to whoever runs the file goes to a file only where the app gains none.
+        let others = new.st_uid == old.uid || new.st_uid != self.parent.root().access().app().uid;
+        let gives_rights = others && lost.owner.is_none() && old.links == 1;
         self.set_mode(if gives_rights { old.mode } else { old.mode & 0o1777 })?;
         lost.attributes = self.copy_attributes(leaf, gives_rights);
         Ok(lost)

@@ -35,11 +35,18 @@ pub async fn run(args: &PullArgs) -> Result<ExitCode, CommandError> {
 }
 
 fn show(pulled: &Pulled, args: &PullArgs) -> Result<ExitCode, CommandError> {
+    // Nothing that was asked for came.
+    let failed = pulled.files == 0 && !pulled.skipped.is_empty();
     match args.output.output {
         Output::Json => say_json(pulled)?,
         Output::Text => {
             for skipped in &pulled.skipped {
                 eprintln!("skipped: {}", plain_line(skipped));
+            }
+            if failed {
+                let path = devsync_protocol::path::display(args.path.as_bytes());
+                return Err(CommandError::new(format!("nothing was pulled of {path:?}"))
+                    .hint("a path in the pod is absolute, or relative to the app's working directory"));
             }
             if !args.output.quiet {
                 let files = count(usize::try_from(pulled.files).unwrap_or(usize::MAX), "file");
@@ -47,7 +54,5 @@ fn show(pulled: &Pulled, args: &PullArgs) -> Result<ExitCode, CommandError> {
             }
         }
     }
-    // Nothing that was asked for came.
-    let failed = pulled.files == 0 && !pulled.skipped.is_empty();
     Ok(if failed { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }

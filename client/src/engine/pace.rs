@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::root::Root;
+use super::root::{Root, Work};
 use crate::local::{Change, Quiet, Rescan};
 
 /// The next change of any root, with the root's position; `None` where its watcher ended.
@@ -36,6 +36,12 @@ pub(super) async fn quiet(mut quiets: Vec<Quiet>, window: Duration) {
 pub(super) fn is_quiet(quiet: &Quiet, window: Duration) -> bool {
     let activity = quiet.activity();
     !activity.pending && activity.last_event.is_none_or(|last| last.elapsed() >= window)
+}
+
+/// True where this may be the beginning of a removal of everything, and not a rename or an editor's save.
+pub(super) fn more_may_go(work: &Work) -> bool {
+    let most = if work.changed.is_empty() { 0 } else { 2 };
+    work.deleted.len() > most
 }
 
 pub(super) fn nothing(first_event: Instant) -> Change {

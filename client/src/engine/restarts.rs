@@ -24,7 +24,7 @@ pub(super) struct Restarts {
     running: Option<Running>,
     seq: u32,
     /// How the last one failed.
-    failure: Option<RestartFailure>,
+    failure: Option<CommandError>,
 }
 
 struct Due {
@@ -142,6 +142,15 @@ impl Restarts {
                 let text =
                     if output.is_empty() { cause } else { format!("{cause}\nits last output:{output}") };
                 let hint = "the container is kept: the next save or `devsync restart` starts the app again";
+                // Nothing becomes ready any more of the restart that brought this up.
+                if let Some(mut running) = self.running.take_if(|r| !r.words.is_empty()) {
+                    let failure = CommandError::new("the app was restarted, and crashed").cause(text.clone());
+                    if let Some(then) = running.then.take() {
+                        let _ = then.send(Err(failure.hint(hint)));
+                    } else {
+                        self.failure = Some(failure.hint(hint));
+                    }
+                }
                 reporter.event(&Event::Note { text, hint: Some(hint.to_owned()) });
             }
             session::Event::Ended(_) => {}
@@ -171,7 +180,7 @@ impl Restarts {
 
     fn failed(&mut self, seq: u32, failure: RestartFailure, reporter: &mut Reporter) {
         let Some(mut running) = self.running.take_if(|r| r.seq == seq) else { return };
-        self.failure = Some(failure.clone());
+        self.failure = Some(error(failure.clone()));
         if let Some(then) = running.then.take() {
             let _ = then.send(Err(error(failure.clone())));
         }
@@ -181,7 +190,7 @@ impl Restarts {
 
     /// How the last restart failed, for who ends with it.
     pub(super) fn take_failure(&mut self) -> Option<CommandError> {
-        self.failure.take().map(error)
+        self.failure.take()
     }
 }
 

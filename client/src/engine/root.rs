@@ -329,7 +329,8 @@ fn with_other_mode(node: &Node) -> Option<Node> {
 /// where the file is in it: a build may remove and make anew what lies nearer.
 fn locate(path: &Path, project: &Path) -> Result<(PathBuf, RelPath), CommandError> {
     let failed = |cause: String| CommandError::new(format!("{} cannot be read", path.display())).cause(cause);
-    let real = std::fs::canonicalize(path).map_err(|e| failed(e.to_string()))?;
+    let unread = |e: std::io::Error| failed(e.to_string()).hint("build it first, or with --build CMD");
+    let real = std::fs::canonicalize(path).map_err(unread)?;
     let project = std::fs::canonicalize(project).ok().filter(|dir| real.starts_with(dir) && real != *dir);
     let parent = || real.parent().map(Path::to_owned);
     let dir = project.or_else(parent).ok_or_else(|| failed("it is no file".to_owned()))?;

@@ -1,0 +1,74 @@
+//! Executables that could not run, and builds that fail.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use devsync_tests::app::{App, Place};
+
+use crate::rig::{Rig, target};
+
+/// The machine's number in an ELF header, and ARM's 64 bits there.
+const E_MACHINE: usize = 18;
+const AARCH64: u8 = 183;
+const X86_64: u8 = 62;
+
+/// One static program alone in its root.
+fn alone(rig: &Rig) -> Result<(App, PathBuf)> {
+    let root = rig.other("root");
+    fs::create_dir(&root)?;
+    let program = root.join("busybox");
+    let from = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|p| fs::exists(p).unwrap_or(false));
+    fs::copy(from.context("no busybox (busybox-static)")?, &program)?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    let argv = ["/busybox", "sh", "-c", "echo ready; while :; do sleep 1000; done"];
+    Ok((App::start(&Place::Root(root), &argv, "ready")?, program))
+}
+
+#[test]
+#[ignore = "needs: root"]
+fn an_executable_that_could_not_run_is_not_sent() -> Result<()> {
+    let rig = Rig::new()?;
+    let (app, program) = alone(&rig)?;
+    let before = fs::read(&program)?;
+    let mut other = before.clone();
+    other[E_MACHINE] = if other[E_MACHINE] == AARCH64 { X86_64 } else { AARCH64 };
+    fs::write(rig.laptop.join("other-machine"), other)?;
+    fs::copy("/usr/bin/env", rig.laptop.join("dynamic"))?;
+    fs::write(rig.laptop.join("damaged"), b"\x7fELF\x02\x01\x01 and no more than a few words")?;
+    let attach = |exe: &str| rig.run(&["attach", &target(&app), "--yes", "--once", "--exe", exe])?.code(1);
+    attach("other-machine")?.says(&["error: ", "other-machine", "it is built for", "hint: "])?;
+    attach("dynamic")?.says(&["error: ", "dynamic", "loader", "hint: "])?;
+    attach("damaged")?.says(&["error: ", "damaged"])?;
+    ensure!(fs::read(&program)? == before, "the executable was replaced");
+    ensure!(app.alive());
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs: root"]
+fn a_build_that_fails_sends_nothing() -> Result<()> {
+    let rig = Rig::new()?;
+    let app = rig.app()?;
+    rig.save("two")?;
+    let words = ["--restart", "none", "--build"];
+    let target = target(&app);
+    let first = [&["attach", &target][..], &words, &["echo the reason >&2; exit 3"]].concat();
+    rig.run(&first)?.code(1)?.says(&["the reason", "exit 3", "error: ", "hint: "])?;
+    assert_eq!(fs::read_to_string(rig.pod.join("app.py"))?, crate::rig::source("one"));
+
+    let mut attach = rig.attach(&app, &[&words[..], &["test ! -e broken"]].concat())?;
+    fs::write(rig.laptop.join("broken"), "x")?;
+    attach.event("build_failed")?;
+    assert!(!rig.pod.join("broken").exists());
+    fs::write(rig.laptop.join("good.txt"), "x")?;
+    attach.event("build_failed")?;
+    assert!(!rig.pod.join("good.txt").exists());
+    fs::remove_file(rig.laptop.join("broken"))?;
+    attach.event("built")?;
+    attach.event("synced")?;
+    assert_eq!(fs::read(rig.pod.join("good.txt"))?, b"x");
+    assert!(!rig.pod.join("broken").exists());
+    Ok(())
+}

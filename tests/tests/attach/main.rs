@@ -1,0 +1,12 @@
+//! `devsync` with its agent against real processes: what a developer does, and what must not happen to them.
+//! The programs are those of this build: `cargo build --workspace --bins` makes them.
+
+mod bad;
+mod loss;
+mod places;
+mod pull;
+mod python;
+mod rig;
+mod ssh;
+mod supervised;
+mod twice;
