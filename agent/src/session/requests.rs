@@ -221,8 +221,10 @@ impl Session {
         if usize::from(id) >= MAX_ROOTS {
             return Err(broken("a sync root has too high a number"));
         }
-        if self.batch.is_some() || self.roots[usize::from(id)].is_some() {
-            return Err(broken("a sync root was opened twice, or within a batch"));
+        // A root for looking only may be opened again elsewhere: each pull needs one.
+        let taken = self.roots[usize::from(id)].as_ref().is_some_and(|root| !root.options.dry_run);
+        if self.batch.is_some() || taken {
+            return Err(broken("a sync root was opened for writing twice, or within a batch"));
         }
         let Some(path) = self.absolute(place) else {
             let cause = "the app's working directory is not known".to_owned();

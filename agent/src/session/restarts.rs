@@ -144,6 +144,10 @@ impl App {
         };
         let stop = || desk.is_pressing() || self.process.is_alive().is_err();
         let report = ready::wait_unless(pid, &before, READY, stop);
+        if !report.missing.is_empty() && self.process.is_alive().is_err() {
+            // Its end is what is told.
+            return None;
+        }
         (report.missing.is_empty() || !desk.is_pressing()).then_some(report)
     }
 

@@ -65,7 +65,7 @@ fn a_crash_is_shown_and_the_next_save_serves() -> Result<()> {
     fs::write(rig.laptop.join("app.py"), broken)?;
     let note = attach.event_where("note", |e| e.to_string().contains("status 1"))?;
     let text = note["text"].as_str().unwrap_or_default();
-    ensure!(text.lines().any(|line| line == "ValueError: broken on import"), "{text}");
+    ensure!(text.lines().any(|line| line.trim() == "ValueError: broken on import"), "{text}");
     ensure!(note["hint"].as_str().is_some_and(|h| h.contains("the next save")), "{note}");
     ensure!(app.alive(), "the container is kept");
     // By hand it crashes again, which is no success.
