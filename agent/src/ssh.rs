@@ -80,7 +80,7 @@ pub struct Limits {
     pub sessions: usize,
     /// Channels of one connection.
     pub channels: usize,
-    /// How long sessions may take to end after shutdown was asked for.
+    /// How long sessions may take to end, and their clients to leave, after shutdown was asked for.
     pub drain: Duration,
 }
 

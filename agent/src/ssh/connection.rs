@@ -10,7 +10,7 @@ use russh::server::RunningSession;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{Receiver, channel};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -123,17 +123,27 @@ impl Connection {
         }
     }
 
-    /// Lets the sessions end, says good-bye, and cuts what is left.
+    /// Lets the sessions end and the client leave, says good-bye to one that stays, and cuts what is left.
     async fn drain(&mut self, running: &mut Running, cutter: &Cutter) {
         let limit = self.shared.limits.drain;
+        let begin = Instant::now();
+        // One without a channel may still be passing on the answer of its last.
+        let grace = if self.channels.is_empty() { FAREWELL } else { limit };
         self.stop.input.cancel();
         self.channels.close();
         let handle = running.handle();
         // Without a login nobody is owed time.
         if self.login.is_some() && timeout(limit, self.channels.wait()).await.is_ok() {
+            // A client that reads a disconnect drops what it has not passed on yet, so it comes last: a client whose
+            // only channel is closed passes all on and leaves by itself. russh does not tell when the client closes
+            // a channel that we have closed, so the connection's end is what shows it.
+            let leaves = (begin + grace).max(Instant::now() + FAREWELL);
+            if timeout_at(leaves, &mut *running).await.is_ok() {
+                return;
+            }
             let farewell = handle.disconnect(Disconnect::ByApplication, "the agent ends".into(), "en".into());
             let _ = timeout(FAREWELL, farewell).await;
-            // A polite client closes its side now. What has ended must not be waited for again.
+            // What has ended must not be waited for again.
             if timeout(FAREWELL, &mut *running).await.is_ok() {
                 return;
             }
