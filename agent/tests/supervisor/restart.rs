@@ -87,6 +87,8 @@ fn a_server_behind_a_shell_has_its_grace_when_the_shell_is_already_gone() {
     run.line("out", "up");
     run.restart();
     run.line("out", "finished");
+    // Its server is there by now, and found when the test cleans up.
+    run.line("out", "up");
 }
 
 #[test]
