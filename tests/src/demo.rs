@@ -34,8 +34,8 @@ pub struct Setup {
 pub fn once(setup: &Setup, project: &Project) -> Result<()> {
     let app = project.start()?;
     let mut client = app.client();
-    let mut attach =
-        Attach::start(setup.devsync.command(&project.laptop, &project.attach(&app, &["-o", "json"])))?;
+    let arguments = project.attach(&app, &["-o", "json"]);
+    let mut attach = Attach::start(project.devsync(setup, &arguments))?;
     for line in attach.first_sync()? {
         println!("{line}");
     }

@@ -68,6 +68,13 @@ impl Project {
         }
     }
 
+    /// `devsync` with these arguments in the project, whose builds are the project's own.
+    pub fn devsync(&self, setup: &Setup, arguments: &[String]) -> Command {
+        let mut command = setup.devsync.command(&self.laptop, arguments);
+        own_settings(&mut command, &self.laptop);
+        command
+    }
+
     /// The arguments of `devsync` for this program, and `more`.
     pub fn attach(&self, app: &App, more: &[&str]) -> Vec<String> {
         let target = format!("pid/{}", app.pid());
@@ -99,10 +106,19 @@ impl Project {
 
 fn build(directory: &Path) -> Result<()> {
     let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--offline", "--quiet"]).current_dir(directory).env_remove("CARGO_TARGET_DIR");
+    cargo.args(["build", "--offline", "--quiet"]);
+    own_settings(cargo.current_dir(directory), directory);
     let status = cargo.status().context("start cargo")?;
     ensure!(status.success(), "cargo build of the demo ended with {status}");
     Ok(())
+}
+
+/// Cargo puts what it builds where the demo looks for it, whatever this program itself was built with.
+fn own_settings(command: &mut Command, project: &Path) {
+    command.env("CARGO_TARGET_DIR", project.join("target"));
+    for variable in ["CARGO_BUILD_TARGET", "CARGO_ENCODED_RUSTFLAGS", "RUSTFLAGS"] {
+        command.env_remove(variable);
+    }
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

@@ -19,7 +19,7 @@ pub fn run(setup: &Setup, project: &Project) -> Result<()> {
     if !enter("Press Enter to attach. ")? {
         return Ok(());
     }
-    let mut command = setup.devsync.command(&project.laptop, &arguments);
+    let mut command = project.devsync(setup, &arguments);
     let mut attach = command.stdout(Stdio::inherit()).spawn().context("start devsync attach")?;
     println!("\nNow change {} in an editor and save it.", project.source.display());
     let mut save = 0;
