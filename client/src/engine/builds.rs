@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use devsync_protocol::path::RelPath;
 use devsync_protocol::tree::Tree;
@@ -40,7 +40,8 @@ pub(super) struct Builds {
     streaks: BTreeMap<RelPath, u32>,
     /// The paths counted for the build at hand.
     counted: BTreeSet<RelPath>,
-    ended: Option<Instant>,
+    /// When the last build ended.
+    ended: Option<(Instant, SystemTime)>,
     failed: bool,
 }
 
@@ -136,9 +137,13 @@ impl Builds {
         let update = block_in_place(|| self.scanner.refresh(change, &self.sources)).map_err(scan_error)?;
         update.apply_to(&mut self.sources);
         let changed: BTreeSet<_> = update.changed.into_keys().chain(update.deleted).collect();
-        let with_build =
-            self.running.is_some() || self.ended.is_some_and(|ended| ended.elapsed() < AFTERMATH);
+        let ended = self.ended.filter(|(at, _)| at.elapsed() < AFTERMATH);
         for path in &changed {
+            let with_build = self.running.is_some()
+                || ended.is_some_and(|(at, clock)| match self.changed_at(path) {
+                    Some(changed) => changed <= clock,
+                    None => change.first_event <= at,
+                });
             if !with_build {
                 // Somebody edits it: it is a source, whatever it looked like before.
                 self.outputs.remove(path);
@@ -152,6 +157,14 @@ impl Builds {
             }
         }
         Ok(changed.iter().any(|path| !self.outputs.contains(path)))
+    }
+
+    /// When the file last changed, by the clock: what was saved after a build's end is none of its outputs,
+    /// however soon it came.
+    fn changed_at(&self, path: &RelPath) -> Option<SystemTime> {
+        let meta = std::fs::symlink_metadata(platform::absolute(self.scanner.root(), Some(path))).ok()?;
+        let ns = u64::try_from(platform::stamp(&meta).changed_ns()).ok()?;
+        Some(SystemTime::UNIX_EPOCH + Duration::from_nanos(ns))
     }
 }
 
@@ -233,7 +246,7 @@ impl Engine {
             rest.push(line);
         }
         builds.failed = result.is_err();
-        builds.ended = Some(Instant::now());
+        builds.ended = Some((Instant::now(), SystemTime::now()));
         let since = running.since;
         drop(running);
         rest.iter().for_each(|line| self.reporter.build_line(line));
@@ -296,6 +309,25 @@ fn is_source(builds: &Builds, root: &Root, path: &RelPath) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn saves_right_after_builds_start_builds() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("main.rs"), "0").expect("written");
+        let build = Build::shell("true", dir.path());
+        let mut builds = Builds::open(build, dir.path(), &[], &[]).expect("opened");
+        let path = RelPath::new("main.rs").expect("valid");
+        let mut take = |save: u32, lag: Duration| {
+            builds.counted.clear();
+            std::fs::write(dir.path().join("main.rs"), format!("{save}")).expect("written");
+            builds.ended = Some((Instant::now(), SystemTime::now() + lag - Duration::from_millis(50)));
+            let change = Change { paths: [path.clone()].into(), ..pace::nothing(Instant::now()) };
+            builds.take(&change).expect("taken in")
+        };
+        assert!((1..=2 * STREAK).all(|save| take(save, Duration::ZERO)), "saved after the end");
+        let made: Vec<_> = (10..10 + STREAK).map(|save| take(save, Duration::from_secs(1))).collect();
+        assert_eq!(made, [true, true, false], "made by the build");
+    }
 
     #[test]
     fn a_name_is_no_pattern() {
