@@ -238,6 +238,11 @@ fn under_devsync_run_a_restart_is_a_new_process_and_a_crash_is_told_with_its_out
     assert_eq!((report.mode.clone(), report.old_pid), (RestartMode::Supervise, app as u32));
     assert!(!report.same_pid());
     assert!(matches!(peer.next(), Some(Reply::Ready { seq: 1, .. })));
+    // It has no port to wait for: it has said its words when it is the program that it becomes.
+    wait_for("the new app", || {
+        let comm = fs::read_to_string(format!("/proc/{}/comm", report.new_pid));
+        comm.is_ok_and(|comm| comm == "sleep\n").then_some(())
+    });
     signals::send(report.new_pid as i32, libc::SIGSEGV).expect("kill");
     let Some(Reply::Crashed { cause, output }) = peer.next() else { panic!("not told") };
     assert!(cause.contains("SIGSEGV") || cause.contains("signal"), "{cause}");
