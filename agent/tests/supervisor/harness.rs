@@ -123,11 +123,22 @@ impl Drop for Run {
     fn drop(&mut self) {
         // Stopped first, or it would start the app again while that is being ended.
         let _ = signals::send(self.pid(), libc::SIGSTOP);
-        let below = process_tree::descendants(self.pid());
-        let _ = self.child.kill();
-        for pid in below {
-            let _ = signals::send(pid, libc::SIGKILL);
+        // One look may miss a child while others come and go. What is killed stays its zombie while it is stopped.
+        let lives = |pid: &i32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+        };
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        let mut quiet = 0;
+        while quiet < 3 && std::time::Instant::now() < until {
+            let below: Vec<i32> = process_tree::descendants(self.pid()).into_iter().filter(lives).collect();
+            for pid in &below {
+                let _ = signals::send(*pid, libc::SIGKILL);
+            }
+            quiet = if below.is_empty() { quiet + 1 } else { 0 };
+            std::thread::yield_now();
         }
+        let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
