@@ -101,13 +101,17 @@ async fn both_ways_at_once_do_not_deadlock() {
             for _ in 0..64 {
                 writer.write_all(&vec![7; MIB]).expect("written");
             }
+            // Not dropped before everything was read: its end is what the client leaves on.
+            writer
         });
         let mut count = 0;
         let mut buffer = vec![0; 64 * 1024];
         while count < 64 * MIB {
-            count += reader.read(&mut buffer).expect("read");
+            let read = reader.read(&mut buffer).expect("read");
+            assert!(read > 0, "the input ended after {count} bytes");
+            count += read;
         }
-        writing.join().expect("joined");
+        drop(writing.join().expect("joined"));
     }))
     .await;
     let mut transport = server.connect().await;
