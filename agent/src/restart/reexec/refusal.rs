@@ -4,6 +4,7 @@
 use std::io;
 
 use devsync_protocol::restart::{Refusal, RefusalKind};
+use devsync_protocol::target::CapSet;
 
 use super::error::ReexecError;
 use crate::sys::proc_task::{self, Status};
@@ -78,7 +79,7 @@ fn by_rights(pid: i32, app: &Status, own: &Status) -> Option<Refusal> {
     }
     let more = app.permitted & !own.permitted;
     if more != 0 {
-        let cause = format!("process {pid} has capabilities that the agent lacks: {}", names(more));
+        let cause = format!("process {pid} has capabilities that the agent lacks: {}", CapSet(more));
         return refusal(
             RefusalKind::Capabilities,
             cause,
@@ -103,55 +104,6 @@ fn by_rights(pid: i32, app: &Status, own: &Status) -> Option<Refusal> {
     None
 }
 
-/// Capabilities by the names of a pod's securityContext.
-fn names(mask: u64) -> String {
-    const NAMES: [&str; 41] = [
-        "CHOWN",
-        "DAC_OVERRIDE",
-        "DAC_READ_SEARCH",
-        "FOWNER",
-        "FSETID",
-        "KILL",
-        "SETGID",
-        "SETUID",
-        "SETPCAP",
-        "LINUX_IMMUTABLE",
-        "NET_BIND_SERVICE",
-        "NET_BROADCAST",
-        "NET_ADMIN",
-        "NET_RAW",
-        "IPC_LOCK",
-        "IPC_OWNER",
-        "SYS_MODULE",
-        "SYS_RAWIO",
-        "SYS_CHROOT",
-        "SYS_PTRACE",
-        "SYS_PACCT",
-        "SYS_ADMIN",
-        "SYS_BOOT",
-        "SYS_NICE",
-        "SYS_RESOURCE",
-        "SYS_TIME",
-        "SYS_TTY_CONFIG",
-        "MKNOD",
-        "LEASE",
-        "AUDIT_WRITE",
-        "AUDIT_CONTROL",
-        "SETFCAP",
-        "MAC_OVERRIDE",
-        "MAC_ADMIN",
-        "SYSLOG",
-        "WAKE_ALARM",
-        "BLOCK_SUSPEND",
-        "AUDIT_READ",
-        "PERFMON",
-        "BPF",
-        "CHECKPOINT_RESTORE",
-    ];
-    let named = NAMES.iter().enumerate().filter(|(bit, _)| mask >> bit & 1 == 1).map(|(_, name)| *name);
-    named.collect::<Vec<_>>().join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,6 +123,6 @@ mod tests {
 
     #[test]
     fn capabilities_are_named_as_in_a_manifest() {
-        assert_eq!(names(1 | 1 << 19), "CHOWN, SYS_PTRACE");
+        assert_eq!(CapSet(1 | 1 << 19).to_string(), "CHOWN, SYS_PTRACE");
     }
 }
