@@ -45,7 +45,8 @@ fn rival(bench: &Bench) -> Result<Figure> {
     let to = format!("pod:{}", root.join("adder").display());
     let restart = format!("kill $(cat /proc/{0}/task/{0}/children)", app.pid());
     let times = turns(bench, bench.runs, &app, &from, || {
-        run(Command::new("rsync").args(["-a", "-e", &bench.sshd.shell()]).arg(&from).arg(&to))?;
+        // -I: two builds of one size within a second look the same to rsync's quick check.
+        run(Command::new("rsync").args(["-aI", "-e", &bench.sshd.shell()]).arg(&from).arg(&to))?;
         run(bench.sshd.ssh().args(["pod", &restart]))
     })?;
     Ok(Figure::new("restart", "rsync+kill", &times, &[]))
