@@ -6,6 +6,7 @@
 mod bounded;
 mod bytes;
 pub mod chunk;
+pub mod contract;
 pub mod delta;
 pub mod digest;
 pub mod frame;
