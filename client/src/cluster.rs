@@ -52,11 +52,20 @@ impl Cluster {
     pub async fn connect(args: &ClusterArgs) -> Result<Self, CommandError> {
         let config::Loaded { config, place } = config::load(args).await?;
         let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
-        let client = kube::Client::try_from(config)
-            .map_err(|error| explain(error, &format!("the cluster of context {} cannot be reached", place.context)))?;
+        let client = kube::Client::try_from(config).map_err(|error| {
+            explain(error, &format!("the cluster of context {} cannot be reached", place.context))
+        })?;
         let (namespace, context) = (place.namespace.clone(), place.context.clone());
         let flags = place.to_string();
-        Ok(Self { client, namespace, context, server, container: args.container.clone(), flags, progress: tell })
+        Ok(Self {
+            client,
+            namespace,
+            context,
+            server,
+            container: args.container.clone(),
+            flags,
+            progress: tell,
+        })
     }
 
     pub fn pods(&self) -> Api<Pod> {

@@ -53,8 +53,15 @@ pub struct ClusterArgs {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TargetWord {
     Pid(u32),
-    Ssh { user: Option<String>, host: String, port: u16 },
-    Workload { kind: WorkloadKind, name: String },
+    Ssh {
+        user: Option<String>,
+        host: String,
+        port: u16,
+    },
+    Workload {
+        kind: WorkloadKind,
+        name: String,
+    },
     /// Pods by their labels.
     Selector(String),
 }
@@ -219,11 +226,13 @@ mod tests {
 
     #[test]
     fn targets_read_back_as_they_are_written() {
-        for text in ["pid/1", "ssh/localhost:22", "ssh/me@10.0.0.1:2222", "ssh/[::1]:22", "deploy/demo", "pod/a.b-0"]
+        for text in
+            ["pid/1", "ssh/localhost:22", "ssh/me@10.0.0.1:2222", "ssh/[::1]:22", "deploy/demo", "pod/a.b-0"]
         {
             assert_eq!(text.parse::<TargetWord>().map(|t| t.to_string()).as_deref(), Ok(text));
         }
-        let bad = ["pid/0", "pid/x", "pid/", "1", "ssh/host", "ssh/:22", "ssh/host:0", "deploy/", "deploy/-a"];
+        let bad =
+            ["pid/0", "pid/x", "pid/", "1", "ssh/host", "ssh/:22", "ssh/host:0", "deploy/", "deploy/-a"];
         for bad in bad.into_iter().chain(["deploy/a/b", "Deploy", "cronjob/x", "pod/UPPER", "deploy"]) {
             assert!(bad.parse::<TargetWord>().is_err(), "{bad}");
         }

@@ -113,7 +113,8 @@ async fn authorize(
     access: &Access,
 ) -> Result<Option<Authorized>, CommandError> {
     let doing = format!("the agent in {target} cannot be asked to let this session in");
-    let public = key.public_key().to_openssh().map_err(|error| CommandError::new(doing.clone()).cause(error))?;
+    let public =
+        key.public_key().to_openssh().map_err(|error| CommandError::new(doing.clone()).cause(error))?;
     let container = format!("container/{}", target.container_id);
     let who = who();
     let mut words = vec![AGENT_PROGRAM, "authorize", "--key", &public, "--target", &container, "--who", &who];
@@ -129,9 +130,8 @@ async fn authorize(
             let error = cluster.explain(error, &doing);
             let rule = error.get_hint().unwrap_or_default().to_owned();
             return Err(match forbidden {
-                true => error.hint(format!(
-                    "{rule}\nor log in with a key that the agent was given: --identity FILE"
-                )),
+                true => error
+                    .hint(format!("{rule}\nor log in with a key that the agent was given: --identity FILE")),
                 false => error,
             });
         }
@@ -163,12 +163,7 @@ struct Ran {
     message: String,
 }
 
-async fn run(
-    cluster: &Cluster,
-    target: &PodTarget,
-    agent: &str,
-    words: &[&str],
-) -> Result<Ran, kube::Error> {
+async fn run(cluster: &Cluster, target: &PodTarget, agent: &str, words: &[&str]) -> Result<Ran, kube::Error> {
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &target.namespace);
     let params = AttachParams::default().stdin(false).stdout(true).stderr(true).container(agent);
     let mut process = pods.exec(&target.pod, words.iter().copied(), &params).await?;
@@ -199,10 +194,15 @@ fn refused(cluster: &Cluster, target: &PodTarget, agent: &str, ran: &Ran) -> Com
     let what = format!("the agent in {target} does not let this session in");
     // clap's words of an agent that does not know the command, and the runtime's of an image without the program.
     if said.contains("unrecognized subcommand") || ran.message.contains("no such file or directory") {
-        return CommandError::new(format!("the container {agent} of {target} has an agent of another release"))
-            .kind(Kind::Version)
-            .cause(if said.is_empty() { ran.message.clone() } else { said.to_owned() })
-            .hint(format!("devsync detach {target} {}, then attach again: this release's agent is added", cluster.flags));
+        return CommandError::new(format!(
+            "the container {agent} of {target} has an agent of another release"
+        ))
+        .kind(Kind::Version)
+        .cause(if said.is_empty() { ran.message.clone() } else { said.to_owned() })
+        .hint(format!(
+            "devsync detach {target} {}, then attach again: this release's agent is added",
+            cluster.flags
+        ));
     }
     let cause = if said.is_empty() { &ran.message } else { said };
     let cause = if cause.is_empty() { "its container ended meanwhile" } else { cause };

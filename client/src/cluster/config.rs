@@ -93,9 +93,9 @@ fn read(args: &ClusterArgs) -> Result<Option<Kubeconfig>, CommandError> {
         let next = one(path.clone())?;
         merged = Some(match merged {
             None => next,
-            Some(before) => before
-                .merge(next)
-                .map_err(|error| unusable(format!("{} does not go with the other kubeconfigs", path.display()), &error))?,
+            Some(before) => before.merge(next).map_err(|error| {
+                unusable(format!("{} does not go with the other kubeconfigs", path.display()), &error)
+            })?,
         });
     }
     match merged {
@@ -142,8 +142,8 @@ fn context_name(kubeconfig: &Kubeconfig, args: &ClusterArgs) -> Result<String, C
     if names.contains(&wanted.as_str()) {
         return Ok(wanted);
     }
-    Err(CommandError::new(format!("there is no context {wanted}"))
-        .kind(Kind::Cluster)
-        .cause(listed())
-        .hint(did_you_mean(&wanted, &names, "--context ").unwrap_or_else(|| "kubectl config get-contexts".to_owned())))
+    Err(CommandError::new(format!("there is no context {wanted}")).kind(Kind::Cluster).cause(listed()).hint(
+        did_you_mean(&wanted, &names, "--context ")
+            .unwrap_or_else(|| "kubectl config get-contexts".to_owned()),
+    ))
 }

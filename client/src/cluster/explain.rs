@@ -45,10 +45,6 @@ pub(super) fn is_forbidden(error: &Error) -> bool {
     matches!(error, Error::Api(status) if status.code == 403)
 }
 
-pub(super) fn is_not_found(error: &Error) -> bool {
-    matches!(error, Error::Api(status) if status.code == 404)
-}
-
 fn forbidden(what: CommandError, status: &Status) -> CommandError {
     match Missing::read(&status.message) {
         Some(missing) => {

@@ -47,7 +47,9 @@ pub async fn find(
             Pods::NotYet(why) => why,
             Pods::Are(pods) => match state::judge(workload, &pods, container, began.elapsed())? {
                 Verdict::Found(found) => return Ok(found),
-                Verdict::Broken(broken) => return Err(state::explain_broken(cluster, workload, *broken).await),
+                Verdict::Broken(broken) => {
+                    return Err(state::explain_broken(cluster, workload, *broken).await);
+                }
                 Verdict::Wait(why) => why,
             },
         };
@@ -92,7 +94,8 @@ async fn read(cluster: &Cluster, workload: &WorkloadRef) -> Result<(Pods, Versio
         Choice::Name(name) => ListParams::default().fields(&format!("metadata.name={name}")),
     };
     let list = cluster.ask(&doing, cluster.pods().list(&params.limit(MOST_PODS))).await?;
-    let version = Version { choice: of.choice.clone(), at: list.metadata.resource_version.unwrap_or_default() };
+    let version =
+        Version { choice: of.choice.clone(), at: list.metadata.resource_version.unwrap_or_default() };
     if let Some(why) = of.not_yet {
         return Ok((Pods::NotYet(why), version));
     }
@@ -229,7 +232,8 @@ async fn deployment(cluster: &Cluster, workload: &WorkloadRef, name: &str) -> Re
     owner.trouble = conditions.iter().find(failing).and_then(|c| c.message.clone());
     let sets: Api<ReplicaSet> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
     let doing = format!("the ReplicaSets of {workload} cannot be listed");
-    let sets = cluster.ask(&doing, sets.list(&ListParams::default().labels(&labels).limit(MOST_PODS))).await?;
+    let sets =
+        cluster.ask(&doing, sets.list(&ListParams::default().labels(&labels).limit(MOST_PODS))).await?;
     match newest_set(sets.items, &uid) {
         Some(newest) => owner.owner = Some(newest),
         None => owner.not_yet = Some(format!("{workload} has no ReplicaSet yet")),
@@ -320,7 +324,8 @@ where
         "-n names another namespace, --context another cluster; kubectl get deploy,sts,ds,jobs -A{} lists all",
         cluster.context_flag()
     );
-    let list = api.list_metadata(&ListParams::default().limit(MOST_PODS));
+    let params = ListParams::default().limit(MOST_PODS);
+    let list = api.list_metadata(&params);
     let Ok(Ok(list)) = timeout(super::ANSWER_WITHIN, list).await else { return error.hint(elsewhere) };
     let metadata: Vec<ObjectMeta> = list.items.into_iter().map(|item| item.metadata).collect();
     let names: Vec<&str> = metadata.iter().filter_map(|m| m.name.as_deref()).collect();
@@ -330,7 +335,9 @@ where
     };
     let cause = match names.as_slice() {
         [] => format!("it has no {kind}"),
-        names if names.len() > 10 => format!("it has {} {kind}, {} among them", names.len(), names[..10].join(", ")),
+        names if names.len() > 10 => {
+            format!("it has {} {kind}, {} among them", names.len(), names[..10].join(", "))
+        }
         names => format!("its {kind}: {}", names.join(", ")),
     };
     let before = match workload {

@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kube::Api;
 use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
 use kube::api::Portforwarder;
 use tokio::io::DuplexStream;
 use tokio::task::JoinHandle;
@@ -47,7 +47,12 @@ impl Guard {
 }
 
 /// Opens a connection to `port` in the pod.
-pub async fn forward(cluster: &Cluster, namespace: &str, pod: &str, port: u16) -> Result<Forward, CommandError> {
+pub async fn forward(
+    cluster: &Cluster,
+    namespace: &str,
+    pod: &str,
+    port: u16,
+) -> Result<Forward, CommandError> {
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
     let doing = format!("port {port} of pod/{pod} cannot be forwarded");
     let ports = [port];

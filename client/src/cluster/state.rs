@@ -80,10 +80,16 @@ pub(super) fn judge(
         let name = pending.name_any();
         let phase = pending.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
         let waiting = waiting(pending).map(|(container, state)| format!(": container {container} {state}"));
-        return Ok(Verdict::Wait(format!("pod/{name} is {}{}", phase.to_lowercase(), waiting.unwrap_or_default())));
+        return Ok(Verdict::Wait(format!(
+            "pod/{name} is {}{}",
+            phase.to_lowercase(),
+            waiting.unwrap_or_default()
+        )));
     }
     if !pods.is_empty() {
-        return Ok(Verdict::Wait(format!("the pods of {workload} are being deleted, new ones are not there yet")));
+        return Ok(Verdict::Wait(format!(
+            "the pods of {workload} are being deleted, new ones are not there yet"
+        )));
     }
     if waited < NO_PODS && !matches!(workload, WorkloadRef::Selector(_)) {
         return Ok(Verdict::Wait(format!("{workload} has no pods yet")));
@@ -205,7 +211,12 @@ fn broken(pod: &Pod, waited: Duration) -> Option<Broken> {
         let waiting = state.waiting.as_ref()?;
         let reason = waiting.reason.as_deref().filter(|reason| BROKEN.contains(reason))?;
         let what = words(Some(reason), waiting.message.as_deref());
-        Some(Broken { pod: name.clone(), container: Some(container.to_owned()), what, restarted: restarts > 0 })
+        Some(Broken {
+            pod: name.clone(),
+            container: Some(container.to_owned()),
+            what,
+            restarted: restarts > 0,
+        })
     });
     if bad.is_some() {
         return bad;
@@ -235,10 +246,16 @@ fn broken(pod: &Pod, waited: Duration) -> Option<Broken> {
 }
 
 /// The error about a broken pod, with the last words of its container.
-pub(super) async fn explain_broken(cluster: &Cluster, workload: &WorkloadRef, broken: Broken) -> CommandError {
+pub(super) async fn explain_broken(
+    cluster: &Cluster,
+    workload: &WorkloadRef,
+    broken: Broken,
+) -> CommandError {
     let Broken { pod, container, what, restarted } = broken;
     let title = match workload {
-        WorkloadRef::Named { kind: crate::cli::WorkloadKind::Pod, .. } => format!("{workload} cannot be attached to"),
+        WorkloadRef::Named { kind: crate::cli::WorkloadKind::Pod, .. } => {
+            format!("{workload} cannot be attached to")
+        }
         _ => format!("pod/{pod} of {workload} cannot be attached to"),
     };
     let mut cause = what.clone();
@@ -269,6 +286,7 @@ async fn last_words(cluster: &Cluster, pod: &str, container: &str, previous: boo
         ..LogParams::default()
     };
     let log = timeout(LOG_WITHIN, cluster.pods().logs(pod, &params)).await.ok()?.ok()?;
-    let lines: Vec<String> = log.lines().map(|line| format!("  {}", crate::report::plain_line(line))).collect();
+    let lines: Vec<String> =
+        log.lines().map(|line| format!("  {}", crate::report::plain_line(line))).collect();
     (!lines.is_empty()).then(|| lines.join("\n"))
 }

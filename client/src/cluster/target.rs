@@ -39,7 +39,7 @@ impl fmt::Display for WorkloadRef {
 }
 
 /// A container in a pod that can be attached to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PodTarget {
     pub namespace: String,
     pub pod: String,

@@ -165,7 +165,11 @@ impl Login<'_> {
             Identity::File(path, key) => {
                 let public = key.public_key().clone();
                 let key = PrivateKeyWithHashAlg::new(key, None);
-                (Some(path), public, handle.authenticate_publickey(user, key).await.map_err(|e| self.protocol(e))?)
+                (
+                    Some(path),
+                    public,
+                    handle.authenticate_publickey(user, key).await.map_err(|e| self.protocol(e))?,
+                )
             }
             Identity::Session(key) => {
                 let public = key.public_key().clone();
@@ -236,7 +240,9 @@ impl VerifyError {
     fn explain(self, login: &Login<'_>) -> SshError {
         let addr = login.addr.to_owned();
         match self {
-            Self::Another { found } => SshError::HostKey { addr, found, pinned: login.host_key.fingerprint() },
+            Self::Another { found } => {
+                SshError::HostKey { addr, found, pinned: login.host_key.fingerprint() }
+            }
             Self::Protocol(source) => SshError::Protocol { addr, source },
         }
     }
