@@ -7,6 +7,8 @@ mod config;
 mod explain;
 mod find;
 mod forward;
+mod logs;
+mod ports;
 mod state;
 mod target;
 
@@ -25,6 +27,8 @@ pub use config::{Place, place};
 pub use explain::explain;
 pub use find::{candidates, find};
 pub use forward::{Forward, forward};
+pub use logs::{LogLine, LogWish, Logs};
+pub use ports::{PortSpec, Ports, listen};
 pub use target::{PodTarget, WorkloadRef, short_id};
 
 /// How long the API server may take to answer one request.

@@ -1,6 +1,8 @@
 //! One file for each command; what two of them need is here.
 
 pub mod attach;
+pub mod logs;
+pub mod port_forward;
 pub mod pull;
 pub mod restart;
 pub mod status;
