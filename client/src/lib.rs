@@ -6,6 +6,7 @@ pub mod app;
 pub mod ask;
 pub mod build;
 pub mod cli;
+pub mod cluster;
 pub mod commands;
 pub mod compare;
 pub mod config;

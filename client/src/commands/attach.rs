@@ -31,14 +31,14 @@ pub async fn run(args: &AttachArgs) -> Result<ExitCode, CommandError> {
     let (config, project) = settings::project()?;
     let route = settings::route(&args.target, &config, &project).ok_or_else(|| {
         CommandError::usage("no target is named")
-            .hint("devsync attach pid/4711, or target = \"…\" in devsync.toml")
+            .hint("devsync attach deploy/demo, or target = \"…\" in devsync.toml")
     })?;
     let settings = Settings::new(args, config, project)?;
     let mut signals = Signals::new()?;
     let (commands_tx, commands) = mpsc::channel(QUESTIONS);
     let holder = Holder {
         pid: std::process::id(),
-        target: route.target.to_string(),
+        target: route.name(),
         directory: settings.project.clone(),
         since: clock(),
     };
@@ -47,7 +47,7 @@ pub async fn run(args: &AttachArgs) -> Result<ExitCode, CommandError> {
         true => (None, Some(commands_tx)),
         false => (Some(control::listen(&holder, commands_tx)?), None),
     };
-    let Connected { session, welcome, events } = tokio::select! {
+    let Connected { session, welcome, events, .. } = tokio::select! {
         connected = connect(&route) => connected?,
         () = signals.next() => return Ok(ExitCode::SUCCESS),
     };
