@@ -3,8 +3,9 @@
 use clap::{Args, ValueEnum};
 use devsync_protocol::contract::AGENT_IMAGE;
 
-use super::workload::{Maker, maker};
-use super::{Cluster, WorkloadRef, sidecar};
+use super::workload::maker;
+use super::{Cluster, WorkloadRef, candidates, sidecar};
+use crate::cli::{ClusterArgs, TargetWord};
 use crate::error::{CommandError, Kind};
 
 /// How an agent gets into a pod that has none.
@@ -64,11 +65,30 @@ pub enum Step {
     Progress(String),
     /// What was done.
     Done(String),
-    Note { text: String, hint: Option<String> },
+    Note {
+        text: String,
+        hint: Option<String>,
+    },
 }
 
 /// Told of each step.
 pub type Say<'a> = dyn FnMut(Step) + Send + 'a;
+
+/// Sees to it that a target in a cluster has an agent; does nothing for any other target.
+pub async fn ensure_agent(
+    place: &ClusterArgs,
+    target: &TargetWord,
+    opts: &AddOptions,
+    say: &mut Say<'_>,
+) -> Result<(), CommandError> {
+    let Some(target) = WorkloadRef::of(target) else { return Ok(()) };
+    let cluster = Cluster::connect(place).await?;
+    let found = candidates(&cluster, &target, place.container.as_deref()).await?;
+    if found.iter().any(|pod| pod.has_agent) {
+        return Ok(());
+    }
+    add_agent(&cluster, &target, opts, say).await
+}
 
 /// Adds an agent to what has none; says first what will happen; returns when a pod with a running agent is there.
 pub async fn add_agent(

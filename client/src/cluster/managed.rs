@@ -4,19 +4,19 @@
 use serde_json::{Map, Value};
 
 /// The sets of fields that `manager` applied; one for each API version that it applied with.
-pub fn applied_by<'a>(object: &'a Value, manager: &'a str) -> impl Iterator<Item = &'a Value> {
+pub(super) fn applied_by<'a>(object: &'a Value, manager: &'a str) -> impl Iterator<Item = &'a Value> {
     entries(object)
         .filter(move |e| e["manager"] == manager && e["operation"] == "Apply")
         .map(|entry| &entry["fieldsV1"])
 }
 
 /// True where `manager` owns a field, however it got it.
-pub fn has_manager(object: &Value, manager: &str) -> bool {
+pub(super) fn has_manager(object: &Value, manager: &str) -> bool {
     entries(object).any(|entry| entry["manager"] == manager)
 }
 
 /// The managers other than `manager` that own the field at `path` (keys as FieldsV1 writes them) or one below it.
-pub fn others_at(object: &Value, manager: &str, path: &[&str]) -> Vec<String> {
+pub(super) fn others_at(object: &Value, manager: &str, path: &[&str]) -> Vec<String> {
     let mut names: Vec<String> = entries(object)
         .filter(|e| e["manager"] != manager)
         .filter(|entry| path.iter().try_fold(&entry["fieldsV1"], |at, key| at.get(*key)).is_some())
@@ -29,7 +29,7 @@ pub fn others_at(object: &Value, manager: &str, path: &[&str]) -> Vec<String> {
 
 /// The object without the fields that `manager` applied and nobody else owns: what is left when it applies an empty
 /// document. Empty lists and maps that remain are taken out too, as the server's types leave them out.
-pub fn without(object: &Value, manager: &str) -> Value {
+pub(super) fn without(object: &Value, manager: &str) -> Value {
     let mut left = object.clone();
     let others: Vec<&Value> = entries(object)
         .filter(|e| !(e["manager"] == manager && e["operation"] == "Apply"))
@@ -116,7 +116,8 @@ mod tests {
     #[test]
     fn exactly_the_managers_own_fields_go() {
         let left = without(&object(), "devsync");
-        let expected = json!({"replicas": 3, "template": {"spec": {"containers": [{"name": "app", "image": "a"}]}}});
+        let expected =
+            json!({"replicas": 3, "template": {"spec": {"containers": [{"name": "app", "image": "a"}]}}});
         assert_eq!(left["spec"], expected);
         assert_eq!(without(&object(), "somebody")["spec"], object()["spec"]);
     }

@@ -1,9 +1,11 @@
 //! Why an agent cannot, or should not, be added to a workload: found in its objects before anything is written.
 //! Pure.
 
-use devsync_protocol::contract::{AGENT_CONTAINER, VOLUME};
-use serde_json::Value;
+use devsync_protocol::contract::VOLUME;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
 
+use super::state::choose;
 use crate::error::{CommandError, Kind};
 
 /// Ways out that leave the workload's own objects alone.
@@ -35,14 +37,14 @@ const INIT_COMPLAINTS: [&str; 4] = [
 
 /// The tool that keeps an object as it wants it, and would undo a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owner {
+pub(super) struct Owner {
     pub tool: String,
     /// The label, annotation or reference that says so.
     pub mark: String,
 }
 
 /// Finds who owns a workload: Helm, Argo CD, Flux, or an operator's object.
-pub fn owner(workload: &Value) -> Option<Owner> {
+pub(super) fn owner(workload: &Value) -> Option<Owner> {
     let metadata = &workload["metadata"];
     let found = |tool: &str, mark: &str| Some(Owner { tool: tool.to_owned(), mark: mark.to_owned() });
     for group in ["labels", "annotations"] {
@@ -74,7 +76,7 @@ pub fn owner(workload: &Value) -> Option<Owner> {
 }
 
 /// Refuses a workload that another tool would set back, unless `overwrite`.
-pub fn check_owner(workload: &Value, name: &str, overwrite: bool) -> Result<(), CommandError> {
+pub(super) fn check_owner(workload: &Value, name: &str, overwrite: bool) -> Result<(), CommandError> {
     match owner(workload) {
         Some(Owner { tool, mark }) if !overwrite => {
             Err(cluster(format!("{name} belongs to {tool}, which may undo a change of it"))
@@ -86,7 +88,7 @@ pub fn check_owner(workload: &Value, name: &str, overwrite: bool) -> Result<(), 
 }
 
 /// What a workload's spec says against a sidecar that arrives by a rollout.
-pub fn check_rollout(workload: &Value, name: &str) -> Result<(), CommandError> {
+pub(super) fn check_rollout(workload: &Value, name: &str) -> Result<(), CommandError> {
     let spec = &workload["spec"];
     if spec["paused"] == true {
         return Err(cluster(format!("{name} is paused, so that no new pod would come"))
@@ -98,8 +100,10 @@ pub fn check_rollout(workload: &Value, name: &str) -> Result<(), CommandError> {
             .hint("--via ephemeral, or --copy-to NAME"));
     }
     if strategy["rollingUpdate"]["partition"].as_i64().is_some_and(|partition| partition > 0) {
-        return Err(cluster(format!("{name} holds its rollout back (updateStrategy.rollingUpdate.partition)"))
-            .hint("--via ephemeral, or --copy-to NAME"));
+        return Err(cluster(format!(
+            "{name} holds its rollout back (updateStrategy.rollingUpdate.partition)"
+        ))
+        .hint("--via ephemeral, or --copy-to NAME"));
     }
     if spec["replicas"] == 0 {
         return Err(cluster(format!("{name} has no replicas, so that there is no pod to attach to"))
@@ -109,7 +113,7 @@ pub fn check_rollout(workload: &Value, name: &str) -> Result<(), CommandError> {
 }
 
 /// What a pod's spec says against any agent in it.
-pub fn check_pod(pod_spec: &Value, name: &str) -> Result<(), CommandError> {
+pub(super) fn check_pod(pod_spec: &Value, name: &str) -> Result<(), CommandError> {
     let os = |selector: &str| pod_spec["nodeSelector"][selector] == "windows";
     if pod_spec["os"]["name"] == "windows" || os("kubernetes.io/os") || os("beta.kubernetes.io/os") {
         return Err(cluster(format!("{name} runs on Windows, and devsync's agent on Linux only"))
@@ -124,7 +128,7 @@ pub fn check_pod(pod_spec: &Value, name: &str) -> Result<(), CommandError> {
 }
 
 /// What a pod's spec says against a sidecar, whose container shares the process namespace with the app's.
-pub fn check_sidecar(pod_spec: &Value, container: &Value, name: &str) -> Result<(), CommandError> {
+pub(super) fn check_sidecar(pod_spec: &Value, container: &Value, name: &str) -> Result<(), CommandError> {
     if pod_spec["shareProcessNamespace"] == false {
         return Err(cluster(format!("{name} says shareProcessNamespace: false"))
             .hint("take that line out, or --via ephemeral"));
@@ -145,7 +149,7 @@ pub fn check_sidecar(pod_spec: &Value, container: &Value, name: &str) -> Result<
 }
 
 /// The program or image by which a container is known to need PID 1. tini and dumb-init do not.
-pub fn insists_on_pid_1(container: &Value) -> Option<String> {
+pub(super) fn insists_on_pid_1(container: &Value) -> Option<String> {
     let first = container["command"].as_array().and_then(|command| command.first()).and_then(Value::as_str);
     if let Some(program) = first {
         let base = program.rsplit('/').next().unwrap_or(program);
@@ -157,29 +161,24 @@ pub fn insists_on_pid_1(container: &Value) -> Option<String> {
 }
 
 /// True where a container's last words are those of a program that found itself not to be process 1.
-pub fn complains_of_pid(log: &str) -> bool {
+pub(super) fn complains_of_pid(log: &str) -> bool {
     let log = log.to_lowercase();
     INIT_COMPLAINTS.iter().any(|words| log.contains(words))
 }
 
-/// The app's container: the named one, else the one that kubectl's annotation names, else the first.
-pub fn app_container<'a>(
+/// The app's container in a template: chosen as in a pod.
+pub(super) fn app_container<'a>(
     template: &'a Value,
     named: Option<&str>,
     name: &str,
 ) -> Result<&'a Value, CommandError> {
-    let containers = template["spec"]["containers"].as_array();
-    let apps = || containers.into_iter().flatten().filter(|c| c["name"] != AGENT_CONTAINER);
-    let default = template["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"].as_str();
-    if let Some(wanted) = named {
-        return apps().find(|c| c["name"] == wanted).ok_or_else(|| {
-            let names: Vec<&str> = apps().map(|c| word(&c["name"])).collect();
-            cluster(format!("{name} has no container {wanted:?}"))
-                .hint(format!("its containers: {}", names.join(", ")))
-        });
-    }
-    let default = default.and_then(|wanted| apps().find(|c| c["name"] == wanted));
-    default.or_else(|| apps().next()).ok_or_else(|| cluster(format!("{name} has no container")))
+    let mut pod: Pod = serde_json::from_value(json!({"spec": template["spec"]}))
+        .map_err(|error| cluster(format!("the template of {name} cannot be read")).cause(error))?;
+    pod.metadata.name = Some(name.to_owned());
+    pod.metadata.annotations = serde_json::from_value(template["metadata"]["annotations"].clone()).ok();
+    let chosen = choose(&pod, named)?;
+    let mut containers = template["spec"]["containers"].as_array().into_iter().flatten();
+    containers.find(|c| c["name"] == *chosen).ok_or_else(|| cluster(format!("{name} has no container")))
 }
 
 /// A string of an object, or a word for its absence.
@@ -193,7 +192,7 @@ pub(crate) fn cluster(what: impl Into<String>) -> CommandError {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use devsync_protocol::contract::AGENT_CONTAINER;
 
     use super::*;
 
@@ -227,7 +226,11 @@ mod tests {
         let error = check_owner(&owned, "deployment/demo", false).expect_err("refused");
         assert!(error.what().contains("deployment/demo belongs to Helm"), "{error}");
         let hint = error.get_hint().unwrap_or_default();
-        assert!(["--via ephemeral", "--copy-to", "devsync.dev/inject", "--overwrite"].iter().all(|w| hint.contains(w)));
+        assert!(
+            ["--via ephemeral", "--copy-to", "devsync.dev/inject", "--overwrite"]
+                .iter()
+                .all(|w| hint.contains(w))
+        );
         assert!(check_owner(&owned, "deployment/demo", true).is_ok());
     }
 
@@ -275,15 +278,13 @@ mod tests {
     }
 
     #[test]
-    fn the_apps_container_is_named_marked_or_first() {
+    fn the_apps_container_is_chosen_as_in_a_pod() {
         let template = json!({"metadata": {"annotations": {"kubectl.kubernetes.io/default-container": "b"}},
             "spec": {"containers": [{"name": AGENT_CONTAINER}, {"name": "a"}, {"name": "b"}]}});
-        let name = |named| app_container(&template, named, "pod/x").map(|c| word(&c["name"]).to_owned());
+        let name = |named| app_container(&template, named, "deploy/x").map(|c| word(&c["name"]).to_owned());
         assert_eq!(name(None).ok().as_deref(), Some("b"));
         assert_eq!(name(Some("a")).ok().as_deref(), Some("a"));
-        let hint = name(Some("c")).expect_err("unknown").get_hint().map(str::to_owned);
-        assert_eq!(hint.as_deref(), Some("its containers: a, b"));
-        let plain = json!({"spec": {"containers": [{"name": "z"}]}});
-        assert_eq!(app_container(&plain, None, "x").map(|c| word(&c["name"]).to_owned()).ok().as_deref(), Some("z"));
+        let unknown = name(Some("c")).expect_err("unknown");
+        assert!(unknown.what().contains("deploy/x has no container c"), "{unknown}");
     }
 }

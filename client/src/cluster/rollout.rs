@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::api::{DynamicObject, ListParams, LogParams, WatchParams};
 use kube::Api;
+use kube::api::{DynamicObject, ListParams, LogParams, WatchParams};
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -19,7 +19,7 @@ use super::{Cluster, Say, Step};
 use crate::cli::WorkloadKind;
 use crate::error::CommandError;
 
-pub use state::{Failure, Progress, failure_of, progress};
+pub(super) use state::{Failure, Progress, failure_of, progress};
 
 /// A rollout in which nothing moves for so long is given up.
 const STUCK_AFTER: Duration = Duration::from_secs(300);
@@ -34,7 +34,7 @@ const LAST_LINES: i64 = 10;
 const MOST_PODS: u32 = 500;
 
 /// The pods of a workload, as a list shows them.
-pub async fn pods(cluster: &Cluster, workload: &Value) -> Result<(Vec<Value>, String), CommandError> {
+pub(super) async fn pods(cluster: &Cluster, workload: &Value) -> Result<(Vec<Value>, String), CommandError> {
     let labels = labels(workload);
     let params = ListParams::default().labels(&labels).limit(MOST_PODS);
     let listed = cluster.ask("pods cannot be listed", api(cluster, WorkloadKind::Pod).list(&params)).await?;
@@ -43,7 +43,7 @@ pub async fn pods(cluster: &Cluster, workload: &Value) -> Result<(Vec<Value>, St
 }
 
 /// The uids of pods, to tell new ones from those that were there.
-pub fn uids(pods: &[Value]) -> BTreeSet<String> {
+pub(super) fn uids(pods: &[Value]) -> BTreeSet<String> {
     pods.iter().filter_map(|pod| Some(pod["metadata"]["uid"].as_str()?.to_owned())).collect()
 }
 
@@ -53,7 +53,7 @@ fn labels(workload: &Value) -> String {
 }
 
 /// Waits until the rollout is through; `Err(Err)` where the cluster cannot be asked.
-pub async fn wait(
+pub(super) async fn wait(
     cluster: &Cluster,
     workload: &Workload,
     before: &BTreeSet<String>,
@@ -74,7 +74,8 @@ pub async fn wait(
             }
             Progress::Going(_) => {}
         }
-        let none_new = pods.iter().all(|pod| pod["metadata"]["uid"].as_str().is_some_and(|u| before.contains(u)));
+        let none_new =
+            pods.iter().all(|pod| pod["metadata"]["uid"].as_str().is_some_and(|u| before.contains(u)));
         if none_new && started.elapsed() > NO_PODS_AFTER {
             if let Some(message) = refused_pods(cluster, &object).await {
                 return Ok(Err(Failure::NoPods { message }));
@@ -107,7 +108,8 @@ async fn change(cluster: &Cluster, labels: &str, version: &str) {
 /// What the controller says of pods that it could not make: in events, for kinds that have no condition for it.
 async fn refused_pods(cluster: &Cluster, object: &Value) -> Option<String> {
     let uid = object["metadata"]["uid"].as_str()?;
-    let changed = object["metadata"]["managedFields"].as_array()?.iter().filter_map(|e| e["time"].as_str()).max()?;
+    let changed =
+        object["metadata"]["managedFields"].as_array()?.iter().filter_map(|e| e["time"].as_str()).max()?;
     let events: Api<Event> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
     let fields = format!("involvedObject.uid={uid},reason=FailedCreate");
     let params = ListParams::default().fields(&fields).limit(MOST_PODS);
@@ -121,7 +123,7 @@ async fn refused_pods(cluster: &Cluster, object: &Value) -> Option<String> {
 }
 
 /// The last lines that a container wrote before it ended; nothing where they cannot be had.
-pub async fn last_words(cluster: &Cluster, pod: &str, container: &str) -> String {
+pub(super) async fn last_words(cluster: &Cluster, pod: &str, container: &str) -> String {
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
     for previous in [true, false] {
         let params = LogParams {
@@ -141,7 +143,12 @@ pub async fn last_words(cluster: &Cluster, pod: &str, container: &str) -> String
 }
 
 /// A failed rollout in a person's words. `after` says what became of the workload.
-pub async fn explain_failure(cluster: &Cluster, what: &str, failed: Failure, after: &str) -> CommandError {
+pub(super) async fn explain_failure(
+    cluster: &Cluster,
+    what: &str,
+    failed: Failure,
+    after: &str,
+) -> CommandError {
     match failed {
         Failure::Image { pod, container, image, reason, message } => {
             let message = if message.is_empty() { reason.clone() } else { format!("{reason}: {message}") };
@@ -155,27 +162,39 @@ pub async fn explain_failure(cluster: &Cluster, what: &str, failed: Failure, aft
         }
         Failure::Container { pod, container, reason, message } => {
             let log = last_words(cluster, &pod, &container).await;
-            let error = failure(format!("{what}: container {container} of pod/{pod} is in {reason}; {after}"));
+            let error =
+                failure(format!("{what}: container {container} of pod/{pod} is in {reason}; {after}"));
             if complains_of_pid(&log) {
                 return error
-                    .cause(format!("it must be process 1, and in a shared process namespace it is not: {log}"))
+                    .cause(format!(
+                        "it must be process 1, and in a shared process namespace it is not: {log}"
+                    ))
                     .hint("--via ephemeral: that leaves process 1 as it is");
             }
             let log = if log.is_empty() { message } else { format!("its last lines: {log}") };
             error.cause(log).hint(format!("kubectl describe pod {pod} {}", cluster.flags))
         }
-        Failure::NoPods { message } => failure(format!("{what}: the pod was refused; {after}"))
-            .cause(message)
-            .hint("a quota or policy of the namespace says this: --via ephemeral may pass, or ask who set it"),
-        Failure::Deadline { message } => failure(format!("{what}: the rollout does not come to its end; {after}"))
-            .cause(message)
-            .hint(format!("kubectl get pods,events {}", cluster.flags)),
+        Failure::NoPods { message } => {
+            failure(format!("{what}: the pod was refused; {after}")).cause(message).hint(
+                "a quota or policy of the namespace says this: --via ephemeral may pass, or ask who set it",
+            )
+        }
+        Failure::Deadline { message } => {
+            failure(format!("{what}: the rollout does not come to its end; {after}"))
+                .cause(message)
+                .hint(format!("kubectl get pods,events {}", cluster.flags))
+        }
     }
 }
 
 /// Removes new pods of a StatefulSet that failed: its controller waits for them for ever, even when its template is
 /// back to what it was (kubernetes/kubernetes#67250).
-pub async fn clear_stuck(cluster: &Cluster, workload: &Workload, object: &Value, before: &BTreeSet<String>) {
+pub(super) async fn clear_stuck(
+    cluster: &Cluster,
+    workload: &Workload,
+    object: &Value,
+    before: &BTreeSet<String>,
+) {
     if workload.kind != WorkloadKind::StatefulSet {
         return;
     }

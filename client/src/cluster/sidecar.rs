@@ -18,11 +18,11 @@ use super::{Cluster, managed, rollout};
 use crate::cli::WorkloadKind;
 use crate::error::CommandError;
 
-pub use document::{Agent, agent_in, empty_document};
+pub(super) use document::{Agent, agent_in, empty_document};
 pub(super) use refusal::{Refused, explain_apply, refusal};
 
 /// Adds an agent to the workload's template and waits for its pods.
-pub async fn add(
+pub(super) async fn add(
     cluster: &Cluster,
     workload: &Workload,
     object: &Value,
@@ -43,14 +43,16 @@ pub async fn add(
     check_sidecar(spec, app, &name)?;
     let level = level(cluster).await?;
     let first = fit(spec, app, level);
-    let Planned { document, merged, fit } = match plan(cluster, workload, object, opts, first.clone()).await? {
+    let Planned { document, merged, fit } = match plan(cluster, workload, object, opts, first.clone()).await?
+    {
         Ok(planned) => planned,
         Err(refused) => {
             let other = fit_as_app(spec, app).filter(|other| *other != first);
             let other = other.ok_or_else(|| refused.explain(cluster, &name))?;
             let planned = plan(cluster, workload, object, opts, other).await?;
             let planned = planned.map_err(|_| refused.explain(cluster, &name))?;
-            let text = "the agent runs with the app's ids, since root was refused: files of root stay as they are";
+            let text =
+                "the agent runs with the app's ids, since root was refused: files of root stay as they are";
             say(Step::Note { text: text.to_owned(), hint: None });
             planned
         }
@@ -129,7 +131,8 @@ async fn try_pod(cluster: &Cluster, workload: &Workload, merged: &Value) -> Opti
     let answer = tokio::time::timeout(super::ANSWER_WITHIN, pods.create(&params, &pod)).await.ok()?;
     let refused = refusal(answer.err()?)?;
     // Where old pods end before new ones come, their share of a quota is free by then.
-    let replaces = workload.kind != WorkloadKind::Deployment || merged["spec"]["strategy"]["type"] == "Recreate";
+    let replaces =
+        workload.kind != WorkloadKind::Deployment || merged["spec"]["strategy"]["type"] == "Recreate";
     (!(replaces && refused.is_quota())).then_some(refused)
 }
 
@@ -139,7 +142,9 @@ async fn level(cluster: &Cluster) -> Result<Level, CommandError> {
     match tokio::time::timeout(super::ANSWER_WITHIN, namespaces.get(&cluster.namespace)).await {
         Ok(Ok(namespace)) => Ok(Level::of_namespace(&serde_json::to_value(namespace).unwrap_or_default())),
         Ok(Err(error)) if super::explain::is_forbidden(&error) => Ok(Level::Privileged),
-        Ok(Err(error)) => Err(cluster.explain(error, &format!("namespace {} cannot be read", cluster.namespace))),
+        Ok(Err(error)) => {
+            Err(cluster.explain(error, &format!("namespace {} cannot be read", cluster.namespace)))
+        }
         Err(_) => Ok(Level::Privileged),
     }
 }
@@ -147,7 +152,9 @@ async fn level(cluster: &Cluster) -> Result<Level, CommandError> {
 fn announce(cluster: &Cluster, workload: &Workload, opts: &AddOptions, fit: &Fit, say: &mut Say<'_>) {
     let runs = match fit.runs {
         Runs::AsRoot => "root with the runtime's default capabilities".to_owned(),
-        Runs::AsTracer => "root with SYS_PTRACE, since the app holds more than the default capabilities".to_owned(),
+        Runs::AsTracer => {
+            "root with SYS_PTRACE, since the app holds more than the default capabilities".to_owned()
+        }
         Runs::AsApp { uid, gid } => format!("the app's ids {uid}:{gid}, without capabilities"),
         Runs::AsGiven => "ids that the runtime picks, without capabilities".to_owned(),
     };
@@ -196,7 +203,11 @@ async fn put_back(cluster: &Cluster, workload: &Workload, applied: &Value) -> St
 
 /// Takes devsync's fields out of the workload, and nothing else, and checks that. Answers with the object as it is
 /// then.
-pub async fn take_out(cluster: &Cluster, workload: &Workload, object: &Value) -> Result<Value, CommandError> {
+pub(super) async fn take_out(
+    cluster: &Cluster,
+    workload: &Workload,
+    object: &Value,
+) -> Result<Value, CommandError> {
     let expected = managed::without(object, FIELD_MANAGER);
     let applied = workload.apply(&empty_document(object), false).await;
     let left = applied.map_err(|error| explain_apply(cluster, error, &workload.to_string()))?;
@@ -204,9 +215,11 @@ pub async fn take_out(cluster: &Cluster, workload: &Workload, object: &Value) ->
     if agent_in(&left["spec"]["template"]["spec"]).is_some() {
         let path = ["f:spec", "f:template", "f:spec", "f:containers", agent.as_str()];
         let others = managed::others_at(&left, FIELD_MANAGER, &path).join(", ");
-        return Err(super::obstacles::cluster(format!("{workload} still has the container {AGENT_CONTAINER}"))
-            .cause(format!("field manager {others} owns it too"))
-            .hint("take it out with that tool"));
+        return Err(super::obstacles::cluster(format!(
+            "{workload} still has the container {AGENT_CONTAINER}"
+        ))
+        .cause(format!("field manager {others} owns it too"))
+        .hint("take it out with that tool"));
     }
     if managed::has_manager(&left, FIELD_MANAGER) {
         return Err(super::obstacles::cluster(format!("{workload} still has fields of devsync"))

@@ -23,7 +23,7 @@ const MOST_STEPS: usize = 4;
 
 /// A Deployment, StatefulSet or DaemonSet.
 #[derive(Clone)]
-pub struct Workload {
+pub(super) struct Workload {
     pub kind: WorkloadKind,
     pub name: String,
     api: Api<DynamicObject>,
@@ -36,10 +36,16 @@ impl fmt::Display for Workload {
 }
 
 /// What a target's pods are made by.
-pub enum Maker {
-    Workload { workload: Box<Workload>, object: Value },
+pub(super) enum Maker {
+    Workload {
+        workload: Box<Workload>,
+        object: Value,
+    },
     /// Nothing whose template could be changed to get other pods; why.
-    Fixed { what: String, why: String },
+    Fixed {
+        what: String,
+        why: String,
+    },
 }
 
 impl Workload {
@@ -48,13 +54,13 @@ impl Workload {
     }
 
     /// Reads the object as it is now.
-    pub async fn read(&self, cluster: &Cluster) -> Result<Value, CommandError> {
+    pub(super) async fn read(&self, cluster: &Cluster) -> Result<Value, CommandError> {
         let object = cluster.ask(&format!("{self} cannot be read"), self.api.get(&self.name)).await?;
         Ok(value(&object))
     }
 
     /// Server-side apply as [`FIELD_MANAGER`], never forced; answers with the object as it is then.
-    pub async fn apply(&self, document: &Value, dry_run: bool) -> Result<Value, kube::Error> {
+    pub(super) async fn apply(&self, document: &Value, dry_run: bool) -> Result<Value, kube::Error> {
         let params = PatchParams { dry_run, ..PatchParams::apply(FIELD_MANAGER) };
         let object = self.api.patch(&self.name, &params, &Patch::Apply(document)).await?;
         Ok(value(&object))
@@ -81,7 +87,7 @@ pub(super) fn value(object: &DynamicObject) -> Value {
 }
 
 /// Finds what makes the pods of a target.
-pub async fn maker(cluster: &Cluster, target: &WorkloadRef) -> Result<Maker, CommandError> {
+pub(super) async fn maker(cluster: &Cluster, target: &WorkloadRef) -> Result<Maker, CommandError> {
     let (mut kind, mut name) = match target {
         WorkloadRef::Named { kind: WorkloadKind::Service, name } => {
             let doing = format!("svc/{name} cannot be read");
@@ -110,7 +116,9 @@ pub async fn maker(cluster: &Cluster, target: &WorkloadRef) -> Result<Maker, Com
             }
             None => {
                 let why = match kind {
-                    WorkloadKind::Pod => "a pod's containers cannot be changed, and nothing would make a new one",
+                    WorkloadKind::Pod => {
+                        "a pod's containers cannot be changed, and nothing would make a new one"
+                    }
                     WorkloadKind::Job => "a Job's template cannot be changed",
                     _ => "its pods are not replaced when its template changes",
                 };
@@ -123,7 +131,7 @@ pub async fn maker(cluster: &Cluster, target: &WorkloadRef) -> Result<Maker, Com
 
 impl Maker {
     /// The workload, or the reason why there is none that can be changed.
-    pub fn changeable(self) -> Result<(Workload, Value), CommandError> {
+    pub(super) fn changeable(self) -> Result<(Workload, Value), CommandError> {
         match self {
             Self::Workload { workload, object } => Ok((*workload, object)),
             Self::Fixed { what, why } => {

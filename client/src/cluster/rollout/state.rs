@@ -8,7 +8,7 @@ use crate::cluster::obstacles::word;
 
 /// How far a rollout is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Progress {
+pub(in crate::cluster) enum Progress {
     /// On its way; what it waits for.
     Going(String),
     Done,
@@ -18,7 +18,7 @@ pub enum Progress {
 
 /// Why a rollout will not succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Failure {
+pub(in crate::cluster) enum Failure {
     /// An image cannot be had.
     Image { pod: String, container: String, image: String, reason: String, message: String },
     /// A container cannot be started, or ends again and again.
@@ -42,7 +42,7 @@ const CONTAINER_REASONS: [&str; 4] =
 
 /// Reads the state of `workload`'s rollout; `before` are the uids of the pods that it had when it was changed, whose
 /// troubles are not the change's.
-pub fn progress(workload: &Value, pods: &[Value], before: &BTreeSet<String>) -> Progress {
+pub(in crate::cluster) fn progress(workload: &Value, pods: &[Value], before: &BTreeSet<String>) -> Progress {
     let new = pods.iter().filter(|pod| is_new(pod, before));
     if let Some(failure) = new.clone().find_map(failure_of) {
         return Progress::Failed(failure);
@@ -86,7 +86,8 @@ pub fn progress(workload: &Value, pods: &[Value], before: &BTreeSet<String>) -> 
 
 fn is_new(pod: &Value, before: &BTreeSet<String>) -> bool {
     let metadata = &pod["metadata"];
-    metadata["deletionTimestamp"].is_null() && !metadata["uid"].as_str().is_some_and(|uid| before.contains(uid))
+    metadata["deletionTimestamp"].is_null()
+        && !metadata["uid"].as_str().is_some_and(|uid| before.contains(uid))
 }
 
 /// A Deployment's own verdict.
@@ -103,7 +104,7 @@ fn condition_failure(status: &Value) -> Option<Failure> {
 }
 
 /// The state of a pod's containers that will not pass by waiting.
-pub fn failure_of(pod: &Value) -> Option<Failure> {
+pub(in crate::cluster) fn failure_of(pod: &Value) -> Option<Failure> {
     let name = word(&pod["metadata"]["name"]);
     statuses(pod).find_map(|status| {
         let waiting = &status["state"]["waiting"];
@@ -179,9 +180,7 @@ mod tests {
 
     #[test]
     fn other_kinds_count_in_their_own_words() {
-        let sts = |status: Value| {
-            json!({"kind": "StatefulSet", "metadata": {"generation": 1}, "spec": {"replicas": 1}, "status": status})
-        };
+        let sts = |status: Value| json!({"kind": "StatefulSet", "metadata": {"generation": 1}, "spec": {"replicas": 1}, "status": status});
         let moving = json!({"observedGeneration": 1, "replicas": 1, "readyReplicas": 1, "currentRevision": "a",
                             "updateRevision": "b"});
         assert_eq!(going(state(&sts(moving))), "0 of 1 pods are new");
@@ -206,7 +205,10 @@ mod tests {
         assert_eq!((image.as_str(), container.as_str()), ("agent:1", "devsync-agent"));
         let crash = progress(&busy, &[pod("new", "CrashLoopBackOff")], &BTreeSet::new());
         assert!(matches!(crash, Progress::Failed(Failure::Container { .. })));
-        assert!(matches!(progress(&busy, &[pod("n", "ContainerCreating")], &BTreeSet::new()), Progress::Going(_)));
+        assert!(matches!(
+            progress(&busy, &[pod("n", "ContainerCreating")], &BTreeSet::new()),
+            Progress::Going(_)
+        ));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 /// What an agent's container is made of.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Agent {
+pub(in crate::cluster) struct Agent {
     pub image: String,
     pub pull_secret: Option<String>,
     /// The container's `securityContext`.
@@ -15,7 +15,7 @@ pub struct Agent {
 impl Agent {
     /// The sidecar. Requests and limits are both stated, so that quotas pass; the limit on memory is the agent's
     /// budget while a large file arrives, doubled. A limit on CPU would slow each save down for nothing.
-    pub fn container(&self) -> Value {
+    pub(in crate::cluster) fn container(&self) -> Value {
         json!({
             "name": AGENT_CONTAINER,
             "image": self.image,
@@ -32,7 +32,7 @@ impl Agent {
     }
 
     /// The document for server-side apply on `workload`.
-    pub fn document(&self, workload: &Value) -> Value {
+    pub(in crate::cluster) fn document(&self, workload: &Value) -> Value {
         let mut spec = json!({
             "shareProcessNamespace": true,
             "containers": [self.container()],
@@ -48,7 +48,7 @@ impl Agent {
 }
 
 /// The document that gives up every field again.
-pub fn empty_document(workload: &Value) -> Value {
+pub(in crate::cluster) fn empty_document(workload: &Value) -> Value {
     let metadata = &workload["metadata"];
     json!({
         "apiVersion": workload["apiVersion"],
@@ -58,8 +58,9 @@ pub fn empty_document(workload: &Value) -> Value {
 }
 
 /// The agent's container in a pod's spec.
-pub fn agent_in(pod_spec: &Value) -> Option<&Value> {
-    let containers = ["containers", "initContainers"].into_iter().filter_map(|list| pod_spec[list].as_array());
+pub(in crate::cluster) fn agent_in(pod_spec: &Value) -> Option<&Value> {
+    let containers =
+        ["containers", "initContainers"].into_iter().filter_map(|list| pod_spec[list].as_array());
     containers.flatten().find(|container| container["name"] == AGENT_CONTAINER)
 }
 
@@ -102,7 +103,8 @@ mod tests {
     #[test]
     fn only_devsyncs_own_fields_are_applied() {
         let document = agent().document(&workload("Deployment"));
-        let keys = |v: &Value| v.as_object().map(|o| o.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+        let keys =
+            |v: &Value| v.as_object().map(|o| o.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
         assert_eq!(keys(&document), ["apiVersion", "kind", "metadata", "spec"]);
         assert_eq!(keys(&document["metadata"]), ["name", "namespace"]);
         assert_eq!(keys(&document["spec"]), ["template"]);

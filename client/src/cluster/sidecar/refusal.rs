@@ -49,7 +49,8 @@ fn policy_hint(message: &str, namespace: &str) -> String {
         return "state runAsUser and runAsGroup in the app's securityContext: the agent then needs no more than that"
             .to_owned();
     }
-    "whoever runs that policy can except devsync's agent; --via ephemeral or --copy-to NAME may pass".to_owned()
+    "whoever runs that policy can except devsync's agent; --via ephemeral or --copy-to NAME may pass"
+        .to_owned()
 }
 
 /// Why a server-side apply was refused.
@@ -64,7 +65,9 @@ pub(in crate::cluster) fn explain_apply(cluster: &Cluster, error: kube::Error, n
                 .cause(conflicts.join("; "))
                 .hint(format!("devsync never forces a field. Take it out there, or {WAYS_OUT}")),
         },
-        kube::Error::Api(status) if !is_rbac(&status) && (400..500).contains(&status.code) && status.code != 401 => {
+        kube::Error::Api(status)
+            if !is_rbac(&status) && (400..500).contains(&status.code) && status.code != 401 =>
+        {
             let hint = policy_hint(&status.message, &cluster.namespace);
             failure(format!("{doing}: the cluster refuses it, and {name} is as it was"))
                 .cause(status.message.clone())
@@ -116,7 +119,8 @@ mod tests {
         assert_eq!(refusal(status(403, rbac)), None);
         assert_eq!(refusal(status(500, "etcd is gone")), None);
         assert_eq!(refusal(status(400, "admission webhook \"x\" does not support dry run")), None);
-        let denied = refusal(status(400, "admission webhook \"x\" denied the request: no sidecars")).expect("refused");
+        let denied =
+            refusal(status(400, "admission webhook \"x\" denied the request: no sidecars")).expect("refused");
         assert!(!denied.is_quota());
         assert!(refusal(status(403, "exceeded quota: q, requested: pods=1")).expect("refused").is_quota());
         assert!(refusal(status(403, "violates PodSecurity \"restricted:latest\"")).is_some());
