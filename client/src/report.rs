@@ -89,6 +89,10 @@ pub enum Event {
         text: String,
         hint: Option<String>,
     },
+    /// What is done in the cluster.
+    Step {
+        text: String,
+    },
     Building {
         command: String,
     },

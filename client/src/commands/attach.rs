@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 
 use crate::app::{App, describe};
 use crate::cli::AttachArgs;
-use crate::connect::{Connected, connect};
+use crate::cluster::{self, AddOptions};
+use crate::connect::{Connected, Route, connect};
 use crate::control::{self, Holder};
 use crate::engine::{End, Engine, Job, clock};
 use crate::error::CommandError;
@@ -47,6 +48,10 @@ pub async fn run(args: &AttachArgs) -> Result<ExitCode, CommandError> {
         true => (None, Some(commands_tx)),
         false => (Some(control::listen(&holder, commands_tx)?), None),
     };
+    let mut reporter = Reporter::new(&args.output);
+    if let Some(ended) = add_agent(args, &route, &mut reporter, &mut signals).await? {
+        return Ok(ended);
+    }
     let Connected { session, welcome, events, .. } = tokio::select! {
         connected = connect(&route) => connected?,
         () = signals.next() => return Ok(ExitCode::SUCCESS),
@@ -64,7 +69,7 @@ pub async fn run(args: &AttachArgs) -> Result<ExitCode, CommandError> {
         }
     };
     let job = job(args, settings, app, plan, &holder);
-    let mut engine = Engine::new(job, handle, events, commands, Reporter::new(&args.output));
+    let mut engine = Engine::new(job, handle, events, commands, reporter);
     announce(&mut engine, &welcome.agent, &welcome.target, &welcome.auto);
     let ended = tokio::select! {
         ended = engine.run() => Some(ended),
@@ -72,6 +77,26 @@ pub async fn run(args: &AttachArgs) -> Result<ExitCode, CommandError> {
     };
     engine.close();
     finish(engine, session, ended, signals).await
+}
+
+/// Sees to it that a target in a cluster has an agent; an exit code where Ctrl-C ended that.
+async fn add_agent(
+    args: &AttachArgs,
+    route: &Route,
+    reporter: &mut Reporter,
+    signals: &mut Signals,
+) -> Result<Option<ExitCode>, CommandError> {
+    let opts = AddOptions { args: args.add.clone(), yes: args.yes, overwrite: args.overwrite };
+    let mut say = |step| reporter.event(&super::detach::event(step));
+    tokio::select! {
+        added = cluster::ensure_agent(&route.cluster, &route.target, &opts, &mut say) => added.map(|()| None),
+        () = signals.next() => {
+            let text = "ended while the agent was being added".to_owned();
+            let hint = format!("devsync detach {} takes out what is there", route.name());
+            reporter.event(&Event::Note { text, hint: Some(hint) });
+            Ok(Some(ExitCode::SUCCESS))
+        }
+    }
 }
 
 /// Decides what goes where.
