@@ -258,11 +258,7 @@ async fn next_reply(
 }
 
 /// Reads replies and hands them over until the stream ends.
-async fn read(
-    mut reader: Box<dyn AsyncRead + Send + Unpin>,
-    mut decoder: Decoder,
-    handle: Handle,
-) {
+async fn read(mut reader: Box<dyn AsyncRead + Send + Unpin>, mut decoder: Decoder, handle: Handle) {
     let mut buffer = vec![0; 256 * 1024];
     let error = loop {
         let mut received = 0;

@@ -218,6 +218,9 @@ mod tests {
         let (start, mut vitals) = begun();
         vitals.asked(start);
         assert_eq!(looks(&mut vitals, start, 60, 1, |_| Signs::default()), [(60, Beat::Ask)]);
-        assert_eq!(looks(&mut vitals, start, 61, 9, |_| Signs { received: 1, ..Signs::default() }), [(66, Beat::Ask)]);
+        assert_eq!(
+            looks(&mut vitals, start, 61, 9, |_| Signs { received: 1, ..Signs::default() }),
+            [(66, Beat::Ask)]
+        );
     }
 }
