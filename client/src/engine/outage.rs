@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use devsync_protocol::message::{Reply, Request};
 use devsync_protocol::path::PodPath;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::connect::{Connected, Route, connect};
 use crate::error::CommandError;
@@ -19,6 +20,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const GOOD_AFTER: Duration = Duration::from_secs(10);
 /// How long one try may take, beyond the limits that its parts have.
 const TRY_WITHIN: Duration = Duration::from_secs(60);
+/// How long the old session's link may take to be closed.
+const CLOSE_WITHIN: Duration = Duration::from_secs(3);
 /// An agent that still takes us for connected holds the target for us; it must notice within this time.
 const HELD_WITHIN: Duration = Duration::from_secs(90);
 
@@ -118,7 +121,7 @@ impl Outage {
     pub(super) fn new(cause: SessionError, session: Option<Session>, backoff: Backoff) -> Self {
         let closing = tokio::spawn(async move {
             match session {
-                Some(session) => session.close().await,
+                Some(session) => timeout(CLOSE_WITHIN, session.close()).await.unwrap_or_default(),
                 None => None,
             }
         });
@@ -170,7 +173,7 @@ impl Outage {
     /// Connects and opens the sync roots.
     pub(super) fn try_now(&mut self, route: Route, openings: Vec<Opening>) {
         let task = tokio::spawn(async move {
-            let tried = tokio::time::timeout(TRY_WITHIN, resume(&route, openings)).await;
+            let tried = timeout(TRY_WITHIN, resume(&route, openings)).await;
             tried.unwrap_or_else(|_| {
                 let seconds = TRY_WITHIN.as_secs();
                 Err(CommandError::new(format!("there was no connection within {seconds} s")).into())

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use devsync_protocol::frame::Encoder;
 use devsync_protocol::message::Request;
@@ -13,6 +14,9 @@ use super::{SessionError, io_error};
 
 /// Encoded bytes are handed to the link once there are this many.
 const WRITE_AT: usize = 256 * 1024;
+
+/// How long the end of the stream may take to be said.
+const SHUT_WITHIN: Duration = Duration::from_millis(200);
 
 pub(super) struct Writer {
     stream: Mutex<Stream>,
@@ -60,13 +64,15 @@ impl Writer {
         self.flow.is_waiting.load(Ordering::Relaxed)
     }
 
-    /// Ends the stream; the agent then ends the session. What another task is in the middle of sending is cut.
+    /// Ends the stream; the agent then ends the session. What another task is in the middle of sending is cut, and a
+    /// link that takes nothing any more is not waited for.
     pub(super) async fn shut(&self) {
-        if let Ok(mut stream) = tokio::time::timeout(std::time::Duration::from_millis(200), self.lock()).await
-            && let Some(mut link) = stream.link.take()
-        {
-            let _ = link.shutdown().await;
-        }
+        let shutting = async {
+            if let Some(mut link) = self.lock().await.link.take() {
+                let _ = link.shutdown().await;
+            }
+        };
+        let _ = tokio::time::timeout(SHUT_WITHIN, shutting).await;
     }
 }
 
