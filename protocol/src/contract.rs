@@ -86,7 +86,10 @@ mod tests {
         };
         assert_eq!(answer.to_string().parse(), Ok(answer.clone()));
         assert_eq!(format!("{answer}more than that\n").parse(), Ok(answer));
-        assert_eq!("release 1\nlisten here\nhost-key k\n".parse::<Authorized>(), Err(AuthorizedError("listen")));
+        assert_eq!(
+            "release 1\nlisten here\nhost-key k\n".parse::<Authorized>(),
+            Err(AuthorizedError("listen"))
+        );
         assert_eq!("".parse::<Authorized>(), Err(AuthorizedError("release")));
     }
 }
