@@ -9,6 +9,7 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use devsync_protocol::restart::RestartMode;
 
+use crate::cluster::AddArgs;
 use crate::rule::RestartRule;
 
 pub use look::{LogsArgs, PortForwardArgs};
@@ -41,6 +42,8 @@ pub struct Cli {
 pub enum Command {
     /// Keep the app in step with the files here: sync on save, restart, say when it is ready
     Attach(Box<AttachArgs>),
+    /// Take the agent that attach added out of the cluster again, and nothing else
+    Detach(DetachArgs),
     /// Restart the app now
     Restart(RestartArgs),
     /// Show what is attached and in which state it is
@@ -76,6 +79,8 @@ Ctrl-C ends the session in order: the app runs on with what it has. Exit code 0 
 pub struct AttachArgs {
     #[command(flatten)]
     pub target: TargetArgs,
+    #[command(flatten)]
+    pub add: AddArgs,
 
     /// What goes where: a file or directory here, and a path in the pod (relative to the app's working
     /// directory; that directory itself by default). Can be given more than once
@@ -113,7 +118,7 @@ pub struct AttachArgs {
     /// Say what would be sent, and write nothing
     #[arg(long, help_heading = "How it runs")]
     pub dry_run: bool,
-    /// Do not ask: yes to a proposed place and to many deletes
+    /// Do not ask: yes to a change in the cluster, to a proposed place and to many deletes
     #[arg(short, long, help_heading = "How it runs")]
     pub yes: bool,
 
@@ -135,6 +140,20 @@ pub struct OutputArgs {
 pub enum Output {
     Text,
     Json,
+}
+
+#[derive(Debug, Args)]
+pub struct DetachArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Do not ask whether a pod that was changed in place is to be replaced: it is
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Do not wait for the rollout
+    #[arg(long)]
+    pub no_wait: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 #[derive(Debug, Args)]

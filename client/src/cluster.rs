@@ -2,15 +2,23 @@
 //!
 //! Only this module and the commands know the API. Every request has a deadline, every answer of a pod a bound.
 
+mod add;
 mod agent;
 mod config;
+mod detach;
 mod explain;
 mod find;
 mod forward;
 mod logs;
+mod managed;
+mod obstacles;
 mod ports;
+mod rollout;
+mod security;
+mod sidecar;
 mod state;
 mod target;
+mod workload;
 
 use std::future::Future;
 use std::time::Duration;
@@ -22,8 +30,10 @@ use tokio::time::timeout;
 use crate::cli::ClusterArgs;
 use crate::error::{CommandError, Kind};
 
+pub use add::{AddArgs, AddOptions, Say, Step, Via, add_agent, ensure_agent};
 pub use agent::{Access, open};
 pub use config::{Place, place};
+pub use detach::{DetachOptions, detach};
 pub use explain::explain;
 pub use find::{candidates, find};
 pub use forward::{Forward, forward};

@@ -1,6 +1,7 @@
 //! One file for each command; what two of them need is here.
 
 pub mod attach;
+pub mod detach;
 pub mod logs;
 pub mod port_forward;
 pub mod pull;

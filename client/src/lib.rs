@@ -69,6 +69,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 async fn command(command: &Command) -> Result<ExitCode, CommandError> {
     match command {
         Command::Attach(args) => commands::attach::run(args).await,
+        Command::Detach(args) => commands::detach::run(args).await,
         Command::Restart(args) => commands::restart::run(args).await,
         Command::Status(args) => commands::status::run(args).await,
         Command::Verify(args) => commands::verify::run(args).await,

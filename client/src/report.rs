@@ -59,6 +59,23 @@ pub enum Event {
         because: String,
     },
     Synced(Synced),
+    /// The session was lost; another one is tried for.
+    Disconnected {
+        cause: String,
+    },
+    /// The next try is the `attempt`-th; `cause`: why the last one failed.
+    Reconnecting {
+        attempt: u32,
+        in_ms: f64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cause: Option<String>,
+    },
+    /// There is another session; `ms` after the loss. A sync follows.
+    Reconnected {
+        app: String,
+        pid: u32,
+        ms: f64,
+    },
     Restarted(Restarted),
     RestartFailed {
         what: String,
@@ -88,6 +105,10 @@ pub enum Event {
     Note {
         text: String,
         hint: Option<String>,
+    },
+    /// What is done in the cluster.
+    Step {
+        text: String,
     },
     Building {
         command: String,

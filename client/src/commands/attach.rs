@@ -10,15 +10,16 @@ use tokio::sync::mpsc;
 
 use crate::app::{App, describe};
 use crate::cli::AttachArgs;
-use crate::connect::{Connected, connect};
-use crate::control::{self, Holder};
-use crate::engine::{End, Engine, Job, clock};
+use crate::cluster::{self, AddOptions};
+use crate::connect::{Connected, Route, connect};
+use crate::control::{self, Desk, Holder, Seat};
+use crate::engine::{Board, End, Engine, Job, clock};
 use crate::error::CommandError;
 use crate::mapping::{self, Plan};
 use crate::project::Project;
 use crate::report::{AppFacts, Event, Reporter};
 use crate::rule::RestartRules;
-use crate::session::{Call, Handle, Session, SessionError, with_last_words};
+use crate::session::{Call, Handle, Session};
 use crate::settings::{self, Settings};
 use crate::signals::Signals;
 
@@ -36,17 +37,24 @@ pub async fn run(args: &AttachArgs) -> Result<ExitCode, CommandError> {
     let settings = Settings::new(args, config, project)?;
     let mut signals = Signals::new()?;
     let (commands_tx, commands) = mpsc::channel(QUESTIONS);
+    let desk = Desk::default();
     let holder = Holder {
         pid: std::process::id(),
         target: route.name(),
         directory: settings.project.clone(),
         since: clock(),
     };
-    // Looking on needs no claim, beside a running attach either; the channel stays open without one.
+    let board = Board::new(&holder.target, &holder.since, &holder.directory);
+    desk.join(Seat { name: holder.target.clone(), commands: commands_tx, board: board.clone() });
+    // Looking on needs no claim, beside a running attach either.
     let _attached = match args.dry_run {
-        true => (None, Some(commands_tx)),
-        false => (Some(control::listen(&holder, commands_tx)?), None),
+        true => None,
+        false => Some(control::listen(&holder, desk.clone())?),
     };
+    let mut reporter = Reporter::new(&args.output);
+    if let Some(ended) = add_agent(args, &route, &mut reporter, &mut signals).await? {
+        return Ok(ended);
+    }
     let Connected { session, welcome, events, .. } = tokio::select! {
         connected = connect(&route) => connected?,
         () = signals.next() => return Ok(ExitCode::SUCCESS),
@@ -63,15 +71,35 @@ pub async fn run(args: &AttachArgs) -> Result<ExitCode, CommandError> {
             return other.map_or(Ok(ExitCode::SUCCESS), |planned| planned.map(|_| ExitCode::SUCCESS));
         }
     };
-    let job = job(args, settings, app, plan, &holder);
-    let mut engine = Engine::new(job, handle, events, commands, Reporter::new(&args.output));
+    let job = job(args, settings, route, app, plan, &holder);
+    let mut engine = Engine::new(job, session, events, commands, reporter, board);
     announce(&mut engine, &welcome.agent, &welcome.target, &welcome.auto);
     let ended = tokio::select! {
         ended = engine.run() => Some(ended),
         () = signals.next() => None,
     };
-    engine.close();
+    let session = engine.close();
     finish(engine, session, ended, signals).await
+}
+
+/// Sees to it that a target in a cluster has an agent; an exit code where Ctrl-C ended that.
+async fn add_agent(
+    args: &AttachArgs,
+    route: &Route,
+    reporter: &mut Reporter,
+    signals: &mut Signals,
+) -> Result<Option<ExitCode>, CommandError> {
+    let opts = AddOptions { args: args.add.clone(), yes: args.yes, overwrite: args.overwrite };
+    let mut say = |step| reporter.event(&super::detach::event(step));
+    tokio::select! {
+        added = cluster::ensure_agent(&route.cluster, &route.target, &opts, &mut say) => added.map(|()| None),
+        () = signals.next() => {
+            let text = "ended while the agent was being added".to_owned();
+            let hint = format!("devsync detach {} takes out what is there", route.name());
+            reporter.event(&Event::Note { text, hint: Some(hint) });
+            Ok(Some(ExitCode::SUCCESS))
+        }
+    }
 }
 
 /// Decides what goes where.
@@ -106,10 +134,11 @@ async fn plan(
     Ok((app, plan))
 }
 
-fn job(args: &AttachArgs, settings: Settings, app: App, plan: Plan, holder: &Holder) -> Job {
+fn job(args: &AttachArgs, settings: Settings, route: Route, app: App, plan: Plan, holder: &Holder) -> Job {
     let Settings { project, excludes, options, rules, grace, .. } = settings;
     Job {
         target: holder.target.clone(),
+        route,
         app,
         mappings: plan.mappings,
         excludes,
@@ -163,22 +192,21 @@ fn announce(engine: &mut Engine, agent: &str, report: &TargetReport, auto: &Auto
 /// Ends the session in order, within a second; a second Ctrl-C ends it at once.
 async fn finish(
     mut engine: Engine,
-    session: Session,
+    session: Option<Session>,
     ended: Option<Result<End, CommandError>>,
     mut signals: Signals,
 ) -> Result<ExitCode, CommandError> {
-    let said = tokio::select! {
-        said = tokio::time::timeout(END_WITHIN, session.close()) => said.ok().flatten(),
-        () = signals.next() => None,
+    let closing = async {
+        if let Some(session) = session {
+            session.close().await;
+        }
     };
+    tokio::select! {
+        _ = tokio::time::timeout(END_WITHIN, closing) => {}
+        () = signals.next() => {}
+    }
     match ended {
         Some(Err(error)) => {
-            let error = match error.what() {
-                "the agent ended the session" => {
-                    with_last_words(SessionError::Ended { said: None }, said).into()
-                }
-                _ => error,
-            };
             if engine.reporter.is_json() && !error.is_broken_pipe() {
                 engine.reporter.error(&error);
             }

@@ -16,6 +16,7 @@ pub fn count(n: usize, noun: &str) -> String {
     let plural = match noun {
         "entry" => "entries".to_owned(),
         "directory" => "directories".to_owned(),
+        "try" => "tries".to_owned(),
         noun => format!("{noun}s"),
     };
     if n == 1 { format!("1 {noun}") } else { format!("{n} {plural}") }
@@ -126,13 +127,20 @@ pub(super) fn said(event: &Event) -> Option<Said> {
         }
         Event::Skipped { path, cause } => warning(format!("skipped: {path}: {}", plain_line(cause))),
         Event::Note { text, hint } => warning(with_hint(format!("note: {text}"), hint.as_deref())),
+        Event::Step { text } => plain(text.clone()),
         Event::Building { command } => plain(format!("building: {command}")),
         Event::BuildFailed { cause, .. } => {
             warning(format!("{cause}; nothing was sent, the next save builds again"))
         }
         Event::WouldSync { path, change } => plain(format!("would {change} {path}")),
         Event::Ended { reason } => plain(reason.clone()),
-        Event::Built { .. } | Event::BuildOutput { .. } => None,
+        Event::Disconnected { cause } => {
+            warning(format!("disconnected: {}; trying again until it is back", plain_line(cause)))
+        }
+        Event::Reconnected { app, pid, ms } => {
+            plain(format!("reconnected to {app} (pid {pid}) after {}", millis(*ms)))
+        }
+        Event::Reconnecting { .. } | Event::Built { .. } | Event::BuildOutput { .. } => None,
         Event::Synced(_) | Event::Restarted(_) | Event::Ready { .. } | Event::Error { .. } => None,
     }
 }
