@@ -10,6 +10,7 @@ mod explain;
 mod find;
 mod forward;
 mod managed;
+mod neighbour;
 mod obstacles;
 mod rollout;
 mod security;
@@ -28,13 +29,14 @@ use tokio::time::timeout;
 use crate::cli::ClusterArgs;
 use crate::error::{CommandError, Kind};
 
-pub use add::{AddArgs, AddOptions, Say, Step, Via, add_agent, ensure_agent};
+pub use add::{AddArgs, AddOptions, Added, Say, Step, Via, add_agent, ensure_agent};
 pub use agent::{Access, open};
 pub use config::{Place, place};
 pub use detach::{DetachOptions, detach};
 pub use explain::explain;
 pub use find::{candidates, find};
 pub use forward::{Forward, forward};
+pub use neighbour::{Mark, mark};
 pub use target::{PodTarget, WorkloadRef, short_id};
 
 /// How long the API server may take to answer one request.
