@@ -1,5 +1,6 @@
 //! The command line: words, groups and help. Values are checked for their form here, for their sense later.
 
+mod look;
 mod target;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use devsync_protocol::restart::RestartMode;
 use crate::cluster::AddArgs;
 use crate::rule::RestartRule;
 
+pub use look::{LogsArgs, PortForwardArgs};
 pub use target::{ClusterArgs, TargetArgs, TargetWord, WorkloadKind};
 
 const EXAMPLES: &str = "\
@@ -50,6 +52,10 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Copy a file or directory from the pod to the laptop
     Pull(PullArgs),
+    /// Print the app's log, of every pod where there are several
+    Logs(LogsArgs),
+    /// Listen on ports here that lead into the pod
+    PortForward(PortForwardArgs),
 }
 
 const ATTACH_EXAMPLES: &str = "\

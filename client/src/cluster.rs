@@ -9,9 +9,11 @@ mod detach;
 mod explain;
 mod find;
 mod forward;
+mod logs;
 mod managed;
 mod neighbour;
 mod obstacles;
+mod ports;
 mod rollout;
 mod security;
 mod sidecar;
@@ -36,7 +38,9 @@ pub use detach::{DetachOptions, detach};
 pub use explain::explain;
 pub use find::{candidates, find};
 pub use forward::{Forward, forward};
+pub use logs::{LogLine, LogWish, Logs};
 pub use neighbour::{Mark, mark};
+pub use ports::{PortSpec, Ports, listen};
 pub use target::{PodTarget, WorkloadRef, short_id};
 
 /// How long the API server may take to answer one request.

@@ -2,6 +2,8 @@
 
 pub mod attach;
 pub mod detach;
+pub mod logs;
+pub mod port_forward;
 pub mod pull;
 pub mod restart;
 pub mod status;

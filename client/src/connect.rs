@@ -7,9 +7,9 @@ use tokio::sync::mpsc;
 use crate::cli::{ClusterArgs, TargetWord};
 use crate::cluster::{self, Access, Cluster, PodTarget, WorkloadRef};
 use crate::error::{CommandError, Kind};
-use crate::session::{Event, Session, Welcome};
+use crate::session::{Event, Session, SessionError, Welcome};
 use crate::transport::Transport;
-use crate::transport::ssh::{self, PinnedKey, SshTarget};
+use crate::transport::ssh::{self, PinnedKey, SshError, SshTarget};
 use crate::transport::stdio::{self, StdioError};
 
 /// zstd level for links that are slower than zstd.
@@ -61,7 +61,10 @@ pub async fn connect(route: &Route) -> Result<Connected, CommandError> {
         }
     };
     let (session, welcome, events) = Session::open(transport).await.map_err(|error| {
+        // A process that is not there does not come back under its number.
+        let is_gone = matches!((&error, &route.target), (SessionError::Refused(_), TargetWord::Pid(_)));
         let error = CommandError::from(error);
+        let error = if is_gone { error.lasting() } else { error };
         match error.get_hint() {
             None => error.hint(format!("the target was {}", route.target)),
             Some(_) => error,
@@ -122,7 +125,15 @@ async fn over_ssh(
     let target = SshTarget { addr, user, identity, host_key };
     let mut transport = ssh::connect(&target).await.map_err(|error| {
         let hint = error.hint();
-        CommandError::of(error).hint_opt(hint)
+        let is_lasting = matches!(
+            error,
+            SshError::HostKey { .. }
+                | SshError::Refused { .. }
+                | SshError::Identity(_)
+                | SshError::Subsystem { .. }
+        );
+        let error = CommandError::of(error).hint_opt(hint);
+        if is_lasting { error.lasting() } else { error }
     })?;
     if !is_loopback(host) {
         transport.level = Some(LINK_LEVEL);

@@ -4,12 +4,14 @@
 //! same uid. The lock tells a running attach from a socket that a crash left behind.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tokio::sync::mpsc;
 
-use crate::engine::{Difference, Status};
+use crate::engine::{Board, Command, Difference, Status};
 use crate::error::{CommandError, Kind};
 use crate::pull::Pulled;
 
@@ -63,6 +65,33 @@ pub struct Holder {
     pub since: String,
 }
 
+/// One engine that answers questions: what it does is asked through a channel, how it does stands on its board.
+#[derive(Clone)]
+pub struct Seat {
+    /// What it is called among several.
+    pub name: String,
+    pub commands: mpsc::Sender<Command>,
+    pub board: Board,
+}
+
+/// The engines behind one socket: one, or one for each pod of a workload, which come and go.
+#[derive(Clone, Default)]
+pub struct Desk(Arc<Mutex<Vec<Seat>>>);
+
+impl Desk {
+    pub fn join(&self, seat: Seat) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(seat);
+    }
+
+    pub fn leave(&self, name: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|seat| seat.name != name);
+    }
+
+    pub fn seats(&self) -> Vec<Seat> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// What another command asks.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
@@ -78,7 +107,7 @@ pub enum Question {
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Answer {
     Restarted { text: String },
-    Status(Status),
+    Status { targets: Vec<Status> },
     Verified { differences: Vec<Difference> },
     Pulled(Pulled),
     Failed { what: String, causes: Vec<String>, hint: Option<String>, usage: bool },

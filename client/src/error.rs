@@ -40,12 +40,14 @@ pub struct CommandError {
     what: String,
     source: Option<Box<dyn Error + Send + Sync>>,
     hint: Option<String>,
+    /// Trying again does not help.
+    lasting: bool,
 }
 
 impl CommandError {
     /// A failure of `what`; exit code 1.
     pub fn new(what: impl Into<String>) -> Self {
-        Self { kind: Kind::Failure, what: what.into(), source: None, hint: None }
+        Self { kind: Kind::Failure, what: what.into(), source: None, hint: None, lasting: false }
     }
 
     pub fn usage(what: impl Into<String>) -> Self {
@@ -82,6 +84,36 @@ impl CommandError {
     pub fn hint_opt(mut self, hint: Option<String>) -> Self {
         self.hint = hint.or(self.hint);
         self
+    }
+
+    /// Trying again does not help: who follows a target gives up.
+    #[must_use]
+    pub fn lasting(mut self) -> Self {
+        self.lasting = true;
+        self
+    }
+
+    pub fn is_lasting(&self) -> bool {
+        self.lasting || matches!(self.kind, Kind::Usage | Kind::Version)
+    }
+
+    /// What went wrong and its causes, in one line.
+    pub fn line(&self) -> String {
+        std::iter::once(self.what.clone()).chain(self.causes()).collect::<Vec<_>>().join(": ")
+    }
+
+    /// The same once more, for another who waits.
+    pub(crate) fn again(&self) -> Self {
+        let mut causes = self.causes();
+        causes.reverse();
+        let source = causes.into_iter().fold(None, |source, text| Some(Box::new(Flat { text, source })));
+        Self {
+            kind: self.kind,
+            what: self.what.clone(),
+            source: source.map(Into::into),
+            hint: self.hint.clone(),
+            lasting: self.lasting,
+        }
     }
 
     pub fn get_hint(&self) -> Option<&str> {

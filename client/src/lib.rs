@@ -74,6 +74,8 @@ async fn command(command: &Command) -> Result<ExitCode, CommandError> {
         Command::Status(args) => commands::status::run(args).await,
         Command::Verify(args) => commands::verify::run(args).await,
         Command::Pull(args) => commands::pull::run(args).await,
+        Command::Logs(args) => commands::logs::run(args).await,
+        Command::PortForward(args) => commands::port_forward::run(args).await,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::error::{CommandError, colour_on_stderr, render};
 mod plain;
 mod words;
 
-pub use plain::{plain, plain_line};
+pub use plain::{plain, plain_line, terminal_line};
 pub use words::{bytes, count, millis};
 
 /// Last lines of a build's output that are kept until it ends.
@@ -59,6 +59,23 @@ pub enum Event {
         because: String,
     },
     Synced(Synced),
+    /// The session was lost; another one is tried for.
+    Disconnected {
+        cause: String,
+    },
+    /// The next try is the `attempt`-th; `cause`: why the last one failed.
+    Reconnecting {
+        attempt: u32,
+        in_ms: f64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cause: Option<String>,
+    },
+    /// There is another session; `ms` after the loss. A sync follows.
+    Reconnected {
+        app: String,
+        pid: u32,
+        ms: f64,
+    },
     Restarted(Restarted),
     RestartFailed {
         what: String,

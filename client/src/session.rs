@@ -3,6 +3,7 @@
 //! Requests are answered in order, so waiters stand in a queue. What nobody asked for (a restart's outcome, the
 //! app's end) goes to the event channel. Knows nothing of files or trees.
 
+mod pulse;
 mod router;
 mod writer;
 
@@ -18,7 +19,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::error::{CommandError, Kind};
 use crate::transport::{Link, Transport};
@@ -29,12 +30,6 @@ pub use writer::Outgoing;
 use router::Router;
 use writer::Writer;
 
-/// An idle agent is asked whether it lives this often.
-const HEARTBEAT: Duration = Duration::from_secs(5);
-/// An idle agent that says nothing for so long is dead.
-const DEAD_AFTER: Duration = Duration::from_secs(15);
-/// An agent that works on a request answers pings only afterwards, so it is given this long.
-const BUSY_DEAD_AFTER: Duration = Duration::from_secs(300);
 /// How long the agent may take to say hello and find its target.
 const WELCOME_WITHIN: Duration = Duration::from_secs(20);
 
@@ -63,6 +58,13 @@ pub enum SessionError {
     TooMuch { call: &'static str },
     #[error("the agent answered {call} with something else ({reply})")]
     Unexpected { call: &'static str, reply: &'static str },
+}
+
+impl SessionError {
+    /// True where the way to the agent is lost, so that another session may go on where this one ended.
+    pub fn is_loss(&self) -> bool {
+        matches!(self, Self::Ended { .. } | Self::Gone { .. } | Self::Silent { .. } | Self::Io(_))
+    }
 }
 
 impl From<SessionError> for CommandError {
@@ -184,9 +186,8 @@ impl Session {
             router: Arc::new(Router::new(event_tx)),
             received: Arc::default(),
         };
-        let heard = Arc::new(std::sync::Mutex::new(Instant::now()));
-        let reader = tokio::spawn(read(reader, decoder, handle.clone(), heard.clone()));
-        let heartbeat = tokio::spawn(beat(handle.clone(), heard));
+        let reader = tokio::spawn(read(reader, decoder, handle.clone()));
+        let heartbeat = tokio::spawn(pulse::watch(handle.clone()));
         Ok((Session { handle, link, reader, heartbeat }, welcome, events))
     }
 
@@ -257,20 +258,12 @@ async fn next_reply(
 }
 
 /// Reads replies and hands them over until the stream ends.
-async fn read(
-    mut reader: Box<dyn AsyncRead + Send + Unpin>,
-    mut decoder: Decoder,
-    handle: Handle,
-    heard: Arc<std::sync::Mutex<Instant>>,
-) {
+async fn read(mut reader: Box<dyn AsyncRead + Send + Unpin>, mut decoder: Decoder, handle: Handle) {
     let mut buffer = vec![0; 256 * 1024];
     let error = loop {
         let mut received = 0;
         let next = next_reply(&mut reader, &mut decoder, &mut buffer, &mut received).await;
         handle.received.fetch_add(received, Ordering::Relaxed);
-        if let Ok(mut heard) = heard.lock() {
-            *heard = Instant::now();
-        }
         let routed = match next {
             Ok(reply) => handle.router.route(reply).await,
             Err(error) => Err(error),
@@ -280,29 +273,6 @@ async fn read(
         }
     };
     handle.router.end(error).await;
-}
-
-/// Asks an idle agent whether it lives, and ends the session where it does not answer.
-async fn beat(handle: Handle, heard: Arc<std::sync::Mutex<Instant>>) {
-    let mut ticks = tokio::time::interval(HEARTBEAT);
-    let mut nonce = 0;
-    loop {
-        ticks.tick().await;
-        let silence = heard.lock().map(|heard| heard.elapsed()).unwrap_or_default();
-        let limit = if handle.router.is_waiting() { BUSY_DEAD_AFTER } else { DEAD_AFTER };
-        if silence > limit {
-            handle.router.end(SessionError::Silent { seconds: silence.as_secs() }).await;
-            return;
-        }
-        // A writer that is at work proves as much as a ping would.
-        let Some(guard) = handle.writer.try_lock() else { continue };
-        nonce += 1;
-        let mut outgoing = Outgoing::new(&handle.router, guard);
-        let ping = Request::Ping { nonce };
-        if outgoing.push(&ping).await.is_err() || outgoing.flush().await.is_err() {
-            return;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -62,6 +62,27 @@ pub fn route(args: &TargetArgs, config: &Config, project: &Path) -> Option<Route
     })
 }
 
+/// As [`route`], for commands that need a cluster.
+pub fn cluster_route(
+    target: Option<&TargetWord>,
+    cluster: &ClusterArgs,
+    config: &Config,
+    project: &Path,
+    command: &str,
+) -> Result<Route, CommandError> {
+    let args =
+        TargetArgs { target: target.cloned(), cluster: cluster.clone(), ..TargetArgs::default() };
+    route(&args, config, project).ok_or_else(|| {
+        CommandError::usage("no target is named")
+            .hint(format!("devsync {command} deploy/demo, or target = \"…\" in devsync.toml"))
+    })
+}
+
+pub fn no_cluster(route: &Route, command: &str) -> CommandError {
+    CommandError::usage(format!("{} is in no cluster", route.target))
+        .hint(format!("devsync {command} deploy/demo: a workload or a pod"))
+}
+
 /// What is synced and where; the command line's list replaces that of the file.
 pub fn wishes(sync: &[SyncSpec], exe: Option<&PathBuf>, config: &Config, project: &Path) -> Wishes {
     let in_project = |spec: &SyncSpec| SyncSpec { from: project.join(&spec.from), to: spec.to.clone() };

@@ -116,6 +116,33 @@ impl Attach {
         }
     }
 
+    /// Waits for an event called `name`; one called `bad` before it is a failure.
+    pub fn event_but(&mut self, name: &str, bad: &str) -> Result<serde_json::Value> {
+        let event = self.event_of(&[name, bad])?;
+        if event["event"] == bad {
+            bail!("devsync attach said {event} instead of {name:?}");
+        }
+        Ok(event)
+    }
+
+    /// Waits for an event with one of these names.
+    fn event_of(&mut self, names: &[&str]) -> Result<serde_json::Value> {
+        let mut said = Vec::new();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = self.events.recv_timeout(left) else {
+                let ended = self.child.try_wait()?;
+                bail!("devsync attach did not say any of {names:?} (ended: {ended:?}); it said {said:?}");
+            };
+            let event: serde_json::Value = serde_json::from_str(&line).context(line.clone())?;
+            if names.iter().any(|name| event["event"] == *name) {
+                return Ok(event);
+            }
+            said.push(line);
+        }
+    }
+
     /// Waits until it ends by itself; gives its exit code and the events until then.
     pub fn end(mut self) -> Result<(Option<i32>, Vec<serde_json::Value>)> {
         let mut said = Vec::new();

@@ -14,7 +14,7 @@ const LONGEST_NAME: usize = 253;
 pub struct TargetArgs {
     /// deploy/, sts/, ds/, rs/, job/, pod/ or svc/NAME: a pod of it (or -l SELECTOR); pid/N: a process of this
     /// machine; ssh/[USER@]HOST:PORT: an agent that serves there
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", conflicts_with = "selector")]
     pub target: Option<TargetWord>,
     #[command(flatten)]
     pub cluster: ClusterArgs,
@@ -45,7 +45,7 @@ pub struct ClusterArgs {
     #[arg(short, long, value_name = "NAME", help_heading = "Kubernetes")]
     pub container: Option<String>,
     /// A pod with these labels, instead of a TARGET
-    #[arg(short = 'l', long, value_name = "LABELS", conflicts_with = "target", help_heading = "Kubernetes")]
+    #[arg(short = 'l', long, value_name = "LABELS", help_heading = "Kubernetes")]
     pub selector: Option<String>,
 }
 

@@ -63,7 +63,7 @@ pub async fn find(
             (cluster.progress)(&format!("waiting: {why}"));
             said = why;
         }
-        next_change(cluster, workload, version).await;
+        next_change(cluster, workload, &version).await;
     }
 }
 
@@ -76,6 +76,17 @@ pub async fn candidates(
     match read(cluster, workload).await?.0 {
         Pods::NotYet(_) => Ok(Vec::new()),
         Pods::Are(pods) => state::attachable(&pods, container),
+    }
+}
+
+/// All pods of a workload, in whatever state.
+pub(super) async fn all(
+    cluster: &Cluster,
+    workload: &WorkloadRef,
+) -> Result<(Vec<Pod>, Version), CommandError> {
+    match read(cluster, workload).await? {
+        (Pods::Are(pods), version) => Ok((pods, version)),
+        (Pods::NotYet(_), version) => Ok((Vec::new(), version)),
     }
 }
 
@@ -118,13 +129,19 @@ async fn read(cluster: &Cluster, workload: &WorkloadRef) -> Result<(Pods, Versio
 }
 
 /// From where a watch goes on.
-struct Version {
+pub(super) struct Version {
     choice: Choice,
     at: String,
 }
 
+impl Default for Version {
+    fn default() -> Self {
+        Self { choice: Choice::Labels(String::new()), at: "0".to_owned() }
+    }
+}
+
 /// Waits for the next event of the pods.
-async fn next_change(cluster: &Cluster, workload: &WorkloadRef, version: Version) {
+pub(super) async fn next_change(cluster: &Cluster, workload: &WorkloadRef, version: &Version) {
     let params = match &version.choice {
         Choice::Labels(labels) => WatchParams::default().labels(labels),
         Choice::Name(name) => WatchParams::default().fields(&format!("metadata.name={name}")),

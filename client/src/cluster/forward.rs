@@ -44,6 +44,12 @@ impl Guard {
     pub fn error(&self) -> Option<String> {
         self.said.lock().ok().and_then(|said| said.clone())
     }
+
+    /// As [`Guard::error`], for a stream that has ended: what is still on its way is waited for.
+    pub async fn settled_error(mut self) -> Option<String> {
+        let _ = timeout(DRAIN, &mut self.listener).await;
+        self.error()
+    }
 }
 
 /// Opens a connection to `port` in the pod.
@@ -81,10 +87,11 @@ pub(super) struct PodLink {
 impl Link for PodLink {
     fn close(self: Box<Self>) -> Pin<Box<dyn Future<Output = Option<String>> + Send>> {
         Box::pin(async move {
-            let Self { ssh, mut guard, pod } = *self;
-            let said = ssh.close().await;
-            let _ = timeout(DRAIN, &mut guard.listener).await;
-            said.or_else(|| guard.error().map(|error| format!("the port-forward to {pod} ended: {error}")))
+            let Self { ssh, guard, pod } = *self;
+            if let Some(said) = ssh.close().await {
+                return Some(said);
+            }
+            guard.settled_error().await.map(|error| format!("the port-forward to {pod} ended: {error}"))
         })
     }
 }

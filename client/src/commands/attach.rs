@@ -12,14 +12,14 @@ use crate::app::{App, describe};
 use crate::cli::AttachArgs;
 use crate::cluster::{self, AddOptions, Added};
 use crate::connect::{Connected, Route, connect};
-use crate::control::{self, Holder};
-use crate::engine::{End, Engine, Job, clock};
+use crate::control::{self, Desk, Holder, Seat};
+use crate::engine::{Board, End, Engine, Job, clock};
 use crate::error::CommandError;
 use crate::mapping::{self, Plan};
 use crate::project::Project;
 use crate::report::{AppFacts, Event, Reporter};
 use crate::rule::RestartRules;
-use crate::session::{Call, Handle, Session, SessionError, with_last_words};
+use crate::session::{Call, Handle, Session};
 use crate::settings::{self, Settings};
 use crate::signals::Signals;
 
@@ -38,16 +38,19 @@ pub async fn run(args: &AttachArgs) -> Result<ExitCode, CommandError> {
     let settings = Settings::new(args, config, project)?;
     let mut signals = Signals::new()?;
     let (commands_tx, commands) = mpsc::channel(QUESTIONS);
+    let desk = Desk::default();
     let holder = Holder {
         pid: std::process::id(),
         target: route.name(),
         directory: settings.project.clone(),
         since: clock(),
     };
-    // Looking on needs no claim, beside a running attach either; the channel stays open without one.
+    let board = Board::new(&holder.target, &holder.since, &holder.directory);
+    desk.join(Seat { name: holder.target.clone(), commands: commands_tx, board: board.clone() });
+    // Looking on needs no claim, beside a running attach either.
     let _attached = match args.dry_run {
-        true => (None, Some(commands_tx)),
-        false => (Some(control::listen(&holder, commands_tx)?), None),
+        true => None,
+        false => Some(control::listen(&holder, desk.clone())?),
     };
     let mut reporter = Reporter::new(&args.output);
     if let Some(ended) = add_agent(args, &route, allow_contexts, &mut reporter, &mut signals).await? {
@@ -69,14 +72,14 @@ pub async fn run(args: &AttachArgs) -> Result<ExitCode, CommandError> {
             return other.map_or(Ok(ExitCode::SUCCESS), |planned| planned.map(|_| ExitCode::SUCCESS));
         }
     };
-    let job = job(args, settings, app, plan, &holder);
-    let mut engine = Engine::new(job, handle, events, commands, reporter);
+    let job = job(args, settings, route, app, plan, &holder);
+    let mut engine = Engine::new(job, session, events, commands, reporter, board);
     announce(&mut engine, &welcome.agent, &welcome.target, &welcome.auto);
     let ended = tokio::select! {
         ended = engine.run() => Some(ended),
         () = signals.next() => None,
     };
-    engine.close();
+    let session = engine.close();
     finish(engine, session, ended, signals).await
 }
 
@@ -142,10 +145,11 @@ async fn plan(
     Ok((app, plan))
 }
 
-fn job(args: &AttachArgs, settings: Settings, app: App, plan: Plan, holder: &Holder) -> Job {
+fn job(args: &AttachArgs, settings: Settings, route: Route, app: App, plan: Plan, holder: &Holder) -> Job {
     let Settings { project, excludes, options, rules, grace, .. } = settings;
     Job {
         target: holder.target.clone(),
+        route,
         app,
         mappings: plan.mappings,
         excludes,
@@ -199,22 +203,21 @@ fn announce(engine: &mut Engine, agent: &str, report: &TargetReport, auto: &Auto
 /// Ends the session in order, within a second; a second Ctrl-C ends it at once.
 async fn finish(
     mut engine: Engine,
-    session: Session,
+    session: Option<Session>,
     ended: Option<Result<End, CommandError>>,
     mut signals: Signals,
 ) -> Result<ExitCode, CommandError> {
-    let said = tokio::select! {
-        said = tokio::time::timeout(END_WITHIN, session.close()) => said.ok().flatten(),
-        () = signals.next() => None,
+    let closing = async {
+        if let Some(session) = session {
+            session.close().await;
+        }
     };
+    tokio::select! {
+        _ = tokio::time::timeout(END_WITHIN, closing) => {}
+        () = signals.next() => {}
+    }
     match ended {
         Some(Err(error)) => {
-            let error = match error.what() {
-                "the agent ended the session" => {
-                    with_last_words(SessionError::Ended { said: None }, said).into()
-                }
-                _ => error,
-            };
             if engine.reporter.is_json() && !error.is_broken_pipe() {
                 engine.reporter.error(&error);
             }

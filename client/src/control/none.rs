@@ -1,17 +1,12 @@
 //! No control socket on this system: commands take a target instead.
 
-use tokio::sync::mpsc;
-
-use super::{Answer, ControlError, Holder, Question};
-use crate::engine::Command;
+use super::{Answer, ControlError, Desk, Holder, Question};
 use crate::error::CommandError;
 
-pub struct Attached {
-    _commands: mpsc::Sender<Command>,
-}
+pub struct Attached;
 
-pub fn listen(_: &Holder, commands: mpsc::Sender<Command>) -> Result<Attached, ControlError> {
-    Ok(Attached { _commands: commands })
+pub fn listen(_: &Holder, _: Desk) -> Result<Attached, ControlError> {
+    Ok(Attached)
 }
 
 pub fn running() -> Result<Vec<Holder>, ControlError> {

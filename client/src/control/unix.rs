@@ -6,14 +6,15 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use devsync_protocol::digest::Digest;
+use devsync_protocol::restart::RestartMode;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
-use super::{ANSWER_WITHIN, Answer, ControlError, Holder, MAX_LINE, Question};
-use crate::engine::Command;
+use super::{ANSWER_WITHIN, Answer, ControlError, Desk, Holder, MAX_LINE, Question, Seat};
+use crate::engine::{Command, Difference};
 use crate::error::CommandError;
 
 /// Connections that are served at once.
@@ -59,11 +60,11 @@ fn name_of(target: &str) -> String {
 }
 
 /// Claims the target and serves questions about it.
-pub fn listen(holder: &Holder, commands: mpsc::Sender<Command>) -> Result<Attached, ControlError> {
-    listen_in(&directory()?, holder, commands)
+pub fn listen(holder: &Holder, desk: Desk) -> Result<Attached, ControlError> {
+    listen_in(&directory()?, holder, desk)
 }
 
-fn listen_in(dir: &Path, holder: &Holder, commands: mpsc::Sender<Command>) -> Result<Attached, ControlError> {
+fn listen_in(dir: &Path, holder: &Holder, desk: Desk) -> Result<Attached, ControlError> {
     let name = name_of(&holder.target);
     let (lock, socket) = (dir.join(format!("{name}.lock")), dir.join(format!("{name}.sock")));
     let file = claim(&lock, holder)?;
@@ -71,7 +72,7 @@ fn listen_in(dir: &Path, holder: &Holder, commands: mpsc::Sender<Command>) -> Re
     let _ = std::fs::remove_file(&socket);
     let failed = |source| ControlError::Socket { path: socket.clone(), source };
     let listener = UnixListener::bind(&socket).map_err(failed)?;
-    let task = tokio::spawn(serve(listener, commands));
+    let task = tokio::spawn(serve(listener, desk));
     Ok(Attached { lock, socket, _file: file, task })
 }
 
@@ -143,7 +144,7 @@ fn running_in(dir: &Path) -> Result<Vec<Holder>, ControlError> {
     Ok(holders)
 }
 
-async fn serve(listener: UnixListener, commands: mpsc::Sender<Command>) {
+async fn serve(listener: UnixListener, desk: Desk) {
     let uid = nix::unistd::geteuid().as_raw();
     let mut clients = JoinSet::new();
     loop {
@@ -151,17 +152,17 @@ async fn serve(listener: UnixListener, commands: mpsc::Sender<Command>) {
         while clients.try_join_next().is_some() {}
         let is_owner = stream.peer_cred().is_ok_and(|cred| cred.uid() == uid || cred.uid() == 0);
         if is_owner && clients.len() < MAX_CLIENTS {
-            clients.spawn(answer(stream, commands.clone()));
+            clients.spawn(answer(stream, desk.clone()));
         }
     }
 }
 
-async fn answer(stream: UnixStream, commands: mpsc::Sender<Command>) {
+async fn answer(stream: UnixStream, desk: Desk) {
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
     let read = BufReader::new(reader.take(MAX_LINE)).read_line(&mut line).await;
     let answer = match read.ok().and_then(|_| serde_json::from_str(&line).ok()) {
-        Some(question) => put(question, &commands).await,
+        Some(question) => put(question, &desk).await,
         None => CommandError::new("the running attach does not understand this devsync")
             .hint("attach again with this version")
             .into(),
@@ -171,21 +172,32 @@ async fn answer(stream: UnixStream, commands: mpsc::Sender<Command>) {
     let _ = writer.write_all(text.as_bytes()).await;
 }
 
-async fn put(question: Question, commands: &mpsc::Sender<Command>) -> Answer {
+async fn put(question: Question, desk: &Desk) -> Answer {
+    let seats = desk.seats();
     match question {
-        Question::Status => exchange(commands, |then| Command::Status { then })
-            .await
-            .map_or_else(Answer::from, Answer::Status),
-        Question::Verify => exchange(commands, |then| Command::Verify { then })
-            .await
-            .map_or_else(Answer::from, |differences| Answer::Verified { differences }),
+        Question::Status => Answer::Status { targets: seats.iter().map(|seat| seat.board.read()).collect() },
+        Question::Verify => {
+            let all = of_all(&seats, |then| Command::Verify { then }).await;
+            all.map_or_else(Answer::from, |all| {
+                let named = all.into_iter().flat_map(|(name, differences)| {
+                    differences.into_iter().map(move |Difference { path, what }| {
+                        let path =
+                            name.as_ref().map_or_else(|| path.clone(), |name| format!("{name}: {path}"));
+                        Difference { path, what }
+                    })
+                });
+                Answer::Verified { differences: named.collect() }
+            })
+        }
+        // Of several pods the newest: they have the same files.
         Question::Pull { path, into, overwrite } => {
-            exchange(commands, |then| Command::Pull { path, into, overwrite, then })
+            let first = seats.first();
+            exchange(first, |then| Command::Pull { path, into, overwrite, then })
                 .await
                 .map_or_else(Answer::from, Answer::Pulled)
         }
         Question::Restart { mode, grace } => {
-            let mode = match mode.map(|m| m.parse()).transpose() {
+            let mode = match mode.map(|m| m.parse::<RestartMode>()).transpose() {
                 Ok(mode) => mode,
                 Err(error) => return CommandError::of(error).into(),
             };
@@ -193,21 +205,46 @@ async fn put(question: Question, commands: &mpsc::Sender<Command>) -> Answer {
                 Ok(grace) => grace,
                 Err(error) => return error.into(),
             };
-            exchange(commands, |then| Command::Restart { mode, grace, then })
-                .await
-                .map_or_else(Answer::from, |text| Answer::Restarted { text })
+            let all = of_all(&seats, |then| Command::Restart { mode: mode.clone(), grace, then }).await;
+            all.map_or_else(Answer::from, |all| {
+                let lines = all.into_iter().map(|(name, text)| match name {
+                    Some(name) => format!("[{name}] {text}"),
+                    None => text,
+                });
+                Answer::Restarted { text: lines.collect::<Vec<_>>().join("\n") }
+            })
         }
     }
 }
 
+/// Asks all at once; the answers with their names where there are several. The first failure is the answer.
+async fn of_all<T>(
+    seats: &[Seat],
+    command: impl Fn(oneshot::Sender<Result<T, CommandError>>) -> Command,
+) -> Result<Vec<(Option<String>, T)>, CommandError> {
+    if seats.is_empty() {
+        return Err(ending());
+    }
+    let several = seats.len() > 1;
+    let asked = seats.iter().map(|seat| async {
+        let answer = exchange(Some(seat), &command).await?;
+        Ok((several.then(|| seat.name.clone()), answer))
+    });
+    futures_util::future::join_all(asked).await.into_iter().collect()
+}
+
+fn ending() -> CommandError {
+    CommandError::new("the attach is ending, or another restart took this one's place")
+}
+
 async fn exchange<T>(
-    commands: &mpsc::Sender<Command>,
+    seat: Option<&Seat>,
     command: impl FnOnce(oneshot::Sender<Result<T, CommandError>>) -> Command,
 ) -> Result<T, CommandError> {
-    let ended = || CommandError::new("the attach is ending, or another restart took this one's place");
     let (then, answer) = oneshot::channel();
-    commands.send(command(then)).await.map_err(|_| ended())?;
-    answer.await.map_err(|_| ended())?
+    let seat = seat.ok_or_else(ending)?;
+    seat.commands.send(command(then)).await.map_err(|_| ending())?;
+    answer.await.map_err(|_| ending())?
 }
 
 /// Asks a running attach.
@@ -239,7 +276,10 @@ async fn ask_in(dir: &Path, holder: &Holder, question: &Question) -> Result<Answ
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::mpsc;
+
     use super::*;
+    use crate::engine::{Board, State};
 
     fn holder(target: &str) -> Holder {
         Holder {
@@ -250,10 +290,18 @@ mod tests {
         }
     }
 
+    fn desk() -> (Desk, mpsc::Receiver<Command>) {
+        let (commands, rx) = mpsc::channel(1);
+        let desk = Desk::default();
+        let board = Board::new("pid/1", "10:00:00 UTC", "/home/me".as_ref());
+        desk.join(Seat { name: "pid/1".to_owned(), commands, board });
+        (desk, rx)
+    }
+
     #[tokio::test]
     async fn a_target_has_one_attach_at_a_time() {
         let dir = tempfile::tempdir().expect("a directory");
-        let (tx, _rx) = mpsc::channel(1);
+        let (tx, _rx) = desk();
         let first = listen_in(dir.path(), &holder("pid/1"), tx.clone()).expect("the first");
         let second = listen_in(dir.path(), &holder("pid/1"), tx.clone()).err().expect("it is taken");
         let expected = "pid/1 is attached already: by process 7 in /home/me, since 10:00:00 UTC";
@@ -272,14 +320,14 @@ mod tests {
         std::fs::write(dir.path().join(format!("{name}.lock")), "{}").expect("written");
         drop(UnixListener::bind(dir.path().join(format!("{name}.sock"))).expect("bound"));
         assert!(running_in(dir.path()).expect("listed").is_empty());
-        let (tx, _rx) = mpsc::channel(1);
+        let (tx, _rx) = desk();
         listen_in(dir.path(), &holder("pid/1"), tx).expect("a fresh one");
     }
 
     #[tokio::test]
     async fn questions_are_answered_through_the_socket() {
         let dir = tempfile::tempdir().expect("a directory");
-        let (tx, mut rx) = mpsc::channel(1);
+        let (tx, mut rx) = desk();
         let holder = holder("pid/1");
         let _attached = listen_in(dir.path(), &holder, tx).expect("listens");
         let engine = tokio::spawn(async move {
@@ -294,6 +342,9 @@ mod tests {
                 }
             }
         });
+        let status = ask_in(dir.path(), &holder, &Question::Status).await.expect("an answer");
+        let Answer::Status { targets } = status else { panic!("{status:?}") };
+        assert_eq!((targets.len(), &targets[0].state), (1, &State::Connecting));
         let verified = ask_in(dir.path(), &holder, &Question::Verify).await.expect("an answer");
         assert!(matches!(verified, Answer::Verified { differences } if differences.is_empty()));
         let restart = Question::Restart { mode: None, grace: None };

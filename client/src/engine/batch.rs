@@ -5,8 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use devsync_protocol::chunk::Signature;
-use devsync_protocol::delta::{Step, diff_content, diff_signature, whole};
+use devsync_protocol::delta::Step;
 use devsync_protocol::digest::Digest;
 use devsync_protocol::message::{
     BatchId, Committed, Content, DELTA_FROM, INLINE, MAX_DATA, Op, ProblemKind, Reply, Request,
@@ -14,10 +13,10 @@ use devsync_protocol::message::{
 use devsync_protocol::path::RelPath;
 use devsync_protocol::tree::Node;
 use indicatif::ProgressBar;
-use tokio::sync::mpsc;
 use tokio::task::block_in_place;
 
 use super::base::Bases;
+use super::delta::{Base, push_delta};
 use super::root::{Root, Work};
 use crate::local::read::read_within;
 use crate::local::{Body, Contents, ReadError, read_stable};
@@ -25,8 +24,6 @@ use crate::session::{Answers, Call, Handle, Outgoing, SessionError};
 
 /// A file against whose old version a delta is made is read into memory up to this size.
 const DIFF_UP_TO: u64 = 1 << 30;
-/// Steps that an encoder may be ahead of the wire.
-const AHEAD: usize = 8;
 /// How often a batch is sent again without what could not be written.
 const ATTEMPTS: usize = 5;
 
@@ -69,8 +66,10 @@ pub(super) struct Times {
 pub(super) struct Sender {
     pub(super) handle: Handle,
     pub(super) bases: Bases,
-    pub(super) last: BatchId,
+    last: BatchId,
     pub(super) progress: Option<ProgressBar>,
+    /// Kept from the commit's request to its answer.
+    unacknowledged: Option<Sent>,
 }
 
 /// What was sent and waits for its commit.
@@ -100,6 +99,15 @@ impl From<SessionError> for Stop {
 }
 
 impl Sender {
+    pub(super) fn new(handle: Handle, bases: Bases) -> Self {
+        Self { handle, bases, last: 0, progress: None, unacknowledged: None }
+    }
+
+    /// What the batch held whose commit was not answered.
+    pub(super) fn take_unacknowledged(&mut self) -> BTreeMap<(usize, RelPath), Node> {
+        self.unacknowledged.take().unwrap_or_default().nodes
+    }
+
     /// Sends `works` (one for each root, by position) and waits for the commit; a base that the pod does not
     /// have is made good by a second batch.
     pub(super) async fn send(
@@ -164,11 +172,13 @@ impl Sender {
                 return Ok(true);
             }
         }
+        self.unacknowledged = Some(sent);
         let answers = outgoing.expect(Call::Commit);
         outgoing.push(&Request::Commit { batch }).await?;
         outgoing.flush().await?;
         drop(outgoing);
         let committed = committed(answers).await?;
+        let sent = self.unacknowledged.take().unwrap_or_default();
         times.write = Duration::from_micros(committed.commit_us);
         times.wire = began.elapsed().saturating_sub(times.read + times.delta + times.write);
         outcome.times.read += times.read;
@@ -231,7 +241,7 @@ impl Sender {
         times: &mut Times,
         outcome: &mut Outcome,
     ) -> Result<(), Stop> {
-        let base = self.base_of(root, path);
+        let base = Base::of(&self.bases, root, path);
         let began = Instant::now();
         let abs = root.absolute(path);
         let read = block_in_place(|| match &base {
@@ -299,23 +309,6 @@ impl Sender {
     fn advance_back(&self, bytes: u64) {
         if let Some(progress) = &self.progress {
             progress.dec(bytes);
-        }
-    }
-
-    /// The best that is known of the pod's version.
-    fn base_of(&self, root: &Root, path: &RelPath) -> Base {
-        let named = root.signatures.get(path);
-        let held = match root.held.get(path) {
-            Some(Node::File { digest, size, .. }) if *size >= DELTA_FROM => Some(*digest),
-            _ => named.map(|(digest, _)| *digest),
-        };
-        let Some(digest) = held else { return Base::None };
-        if let Some(bytes) = block_in_place(|| self.bases.get(&digest)) {
-            return Base::Bytes(digest, bytes);
-        }
-        match named {
-            Some((of, Some(signature))) if *of == digest => Base::Chunks(digest, signature.clone()),
-            _ => Base::None,
         }
     }
 
@@ -428,55 +421,6 @@ impl Outcome {
         root.known.0.remove(path);
         root.leave(path, false);
     }
-}
-
-/// What is known of the version in the pod.
-enum Base {
-    None,
-    Bytes(Digest, Vec<u8>),
-    Chunks(Digest, Signature),
-}
-
-impl Base {
-    fn digest(&self) -> Option<Digest> {
-        match self {
-            Base::None => None,
-            Base::Bytes(digest, _) | Base::Chunks(digest, _) => Some(*digest),
-        }
-    }
-}
-
-/// Encodes on a thread of its own while what is ready is sent; gives the bytes back.
-async fn push_delta(outgoing: &mut Outgoing<'_>, base: Base, new: Vec<u8>) -> Result<Vec<u8>, SessionError> {
-    if new.is_empty() {
-        return Ok(new);
-    }
-    let (tx, mut steps) = mpsc::channel(AHEAD);
-    let encoder = tokio::task::spawn_blocking(move || {
-        let emit = |step: Step| tx.blocking_send(step);
-        let done = match &base {
-            Base::None => whole(&new, emit),
-            Base::Bytes(_, old) => diff_content(old, &new, emit),
-            Base::Chunks(_, signature) => diff_signature(signature, &new, emit),
-        };
-        // Nobody listens any more where the session ended.
-        done.ok();
-        new
-    });
-    let (mut group, mut weight) = (Vec::new(), 0);
-    while let Some(step) = steps.recv().await {
-        let len = step.wire_len();
-        if weight + len > MAX_DATA && !group.is_empty() {
-            outgoing.push(&Request::Steps(std::mem::take(&mut group))).await?;
-            weight = 0;
-        }
-        weight += len;
-        group.push(step);
-    }
-    if !group.is_empty() {
-        outgoing.push(&Request::Steps(group)).await?;
-    }
-    encoder.await.map_err(|_| SessionError::Ended { said: Some("an encoder failed".to_owned()) })
 }
 
 async fn committed(answers: Answers) -> Result<Committed, SessionError> {

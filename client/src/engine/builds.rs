@@ -9,6 +9,7 @@ use devsync_protocol::tree::Tree;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, block_in_place};
 
+use super::halt::Halt;
 use super::root::{Root, scan_error};
 use super::{Engine, pace};
 use crate::build::{Build, BuildError};
@@ -176,7 +177,7 @@ fn escape_glob(text: &str) -> String {
 
 impl Engine {
     /// Runs the build once before anything is compared. False where it failed, which was said.
-    pub(super) async fn first_build(&mut self) -> Result<bool, CommandError> {
+    pub(super) async fn first_build(&mut self) -> Result<bool, Halt> {
         let Some(build) = self.job.build.clone() else { return Ok(true) };
         if self.job.options.dry_run {
             return Ok(true);
@@ -202,7 +203,7 @@ impl Engine {
         }
     }
 
-    async fn build_once(&mut self, build: &Build) -> Result<bool, CommandError> {
+    async fn build_once(&mut self, build: &Build) -> Result<bool, Halt> {
         let (tx, mut lines) = mpsc::channel(LINES);
         let since = Instant::now();
         let mut run = std::pin::pin!(build.run(tx));
@@ -253,10 +254,12 @@ impl Engine {
         self.say_built(since, result)
     }
 
-    pub(super) async fn on_build(&mut self, news: News) -> Result<(), CommandError> {
+    pub(super) async fn on_build(&mut self, news: News) -> Result<(), Halt> {
         match news {
             News::Line(line) => self.reporter.build_line(&line),
-            News::Sources(None) => return Err(CommandError::new("the sources are not watched any more")),
+            News::Sources(None) => {
+                return Err(CommandError::new("the sources are not watched any more").into());
+            }
             News::Sources(Some(change)) => {
                 let Some(builds) = &mut self.builds else { return Ok(()) };
                 if builds.take(&change)? {
@@ -277,11 +280,19 @@ impl Engine {
     }
 
     /// Looks at everything that may have come of the build, and at what waited for it.
-    async fn after_build(&mut self, first_event: Instant) -> Result<(), CommandError> {
+    async fn after_build(&mut self, first_event: Instant) -> Result<(), Halt> {
         self.held_back.clear();
+        if !self.is_in_step() {
+            return Ok(());
+        }
         let all = (0..self.roots.len()).map(|index| (index, Change { first_event, ..pace::everything() }));
         let all: BTreeMap<_, _> = all.collect();
         self.save(all).await
+    }
+
+    /// Whether there is nothing that may be sent until a build succeeds.
+    pub(super) fn waits_for_any_build(&self) -> bool {
+        self.builds.as_ref().is_some_and(|builds| builds.running.is_some() || builds.failed)
     }
 
     /// Whether a root's change belongs to sources that are built first. Nothing is sent while a build runs or

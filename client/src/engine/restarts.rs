@@ -13,6 +13,11 @@ use crate::session::{self, Handle, SessionError};
 
 /// Lines that are shown of what a crashed app printed last.
 const LAST_LINES: usize = 40;
+/// An app that ends so soon after its restart ended because of it.
+const BECAUSE: Duration = Duration::from_secs(60);
+/// So often in a row, and it is not restarted again before the next save: a container that comes up again and again
+/// must not be brought down each time.
+const STRIKES: u32 = 2;
 
 pub(super) struct Restarts {
     rules: RestartRules,
@@ -25,6 +30,10 @@ pub(super) struct Restarts {
     seq: u32,
     /// How the last one failed.
     failure: Option<CommandError>,
+    /// When the app was last restarted.
+    restarted: Option<Instant>,
+    /// How often in a row the app ended right after a restart.
+    strikes: u32,
 }
 
 struct Due {
@@ -36,6 +45,7 @@ struct Due {
 
 struct Running {
     seq: u32,
+    mode: RestartMode,
     since: Instant,
     hops: Hops,
     /// Who waits for it beside the user.
@@ -45,7 +55,17 @@ struct Running {
 
 impl Restarts {
     pub(super) fn new(rules: RestartRules, grace: Duration, app: String) -> Self {
-        Self { rules, grace, app, due: None, running: None, seq: 0, failure: None }
+        Self {
+            rules,
+            grace,
+            app,
+            due: None,
+            running: None,
+            seq: 0,
+            failure: None,
+            restarted: None,
+            strikes: 0,
+        }
     }
 
     pub(super) fn is_due(&self) -> bool {
@@ -56,11 +76,51 @@ impl Restarts {
         self.running.is_some()
     }
 
+    /// The app is another process now, or is called otherwise.
+    pub(super) fn app_is(&mut self, name: String) {
+        self.app = name;
+    }
+
+    /// The session is lost. What was asked for is asked for again in the next one, unless the app's process is gone
+    /// (`is_gone`): the one that comes begins with the files that it finds.
+    pub(super) fn lose(&mut self, is_gone: bool, why: &CommandError) {
+        if is_gone {
+            let soon = self.restarted.take().is_some_and(|at| at.elapsed() < BECAUSE);
+            self.strikes = if soon { self.strikes + 1 } else { 0 };
+            self.due = None;
+        }
+        if let Some(due) = &mut self.due {
+            // Batches are those of a session.
+            due.after = None;
+        }
+        let Some(Running { mode, since, hops, then, words, .. }) = self.running.take() else { return };
+        match then {
+            Some(then) => drop(then.send(Err(why.again()))),
+            // It is not known whether it was done; twice is better than not at all.
+            None if words.is_empty() && !is_gone => {
+                self.due.get_or_insert(Due { mode, after: None, since, hops });
+            }
+            None => {}
+        }
+    }
+
+    /// Why the app is not restarted after another first sync, where that only brought it down.
+    pub(super) fn held(&self) -> Option<String> {
+        (self.strikes >= STRIKES)
+            .then(|| format!("{} ended right after each of the last {} restarts", self.app, self.strikes))
+    }
+
+    /// Somebody changed something or asked for it: the app may be restarted again.
+    pub(super) fn forgive(&mut self) {
+        self.strikes = 0;
+    }
+
     pub(super) fn mode(&self) -> &RestartMode {
         self.rules.otherwise()
     }
 
-    /// A batch that changed `paths` was committed. True where a restart follows.
+    /// `paths` were changed, by a batch that was committed in this session or by an earlier one. True where a restart
+    /// follows.
     pub(super) fn ask(
         &mut self,
         paths: &[RelPath],
@@ -69,9 +129,6 @@ impl Restarts {
         hops: Hops,
     ) -> bool {
         let mode = self.rules.for_batch(paths);
-        if batch.is_none() {
-            return self.due.is_some();
-        }
         match (&mut self.due, mode) {
             (None, RestartMode::None) => return false,
             (Some(due), RestartMode::None) => due.after = batch,
@@ -84,9 +141,17 @@ impl Restarts {
     /// Sends what is due; an older one that still runs is superseded.
     pub(super) async fn send(&mut self, handle: &Handle) -> Result<(), SessionError> {
         let Some(Due { mode, after, since, hops }) = self.due.take() else { return Ok(()) };
-        self.push(handle, mode, self.grace, after).await?;
-        self.running = Some(Running { seq: self.seq, since, hops, then: None, words: String::new() });
-        Ok(())
+        // Before it is sent: a loss meanwhile is a loss of it.
+        self.seq += 1;
+        self.running = Some(Running {
+            seq: self.seq,
+            mode: mode.clone(),
+            since,
+            hops,
+            then: None,
+            words: String::new(),
+        });
+        self.push(handle, mode, self.grace, after).await
     }
 
     /// One by hand; `then` hears how it went.
@@ -100,10 +165,13 @@ impl Restarts {
         let by_rule = self.rules.otherwise().clone();
         // Who asks for a restart wants one, also of an app that needs none after a save.
         let by_rule = if by_rule == RestartMode::None { RestartMode::Auto } else { by_rule };
-        self.push(handle, mode.unwrap_or(by_rule), grace.unwrap_or(self.grace), None).await?;
-        let (since, words) = (Instant::now(), String::new());
-        self.running = Some(Running { seq: self.seq, since, hops: Hops::default(), then: Some(then), words });
-        Ok(())
+        let mode = mode.unwrap_or(by_rule);
+        let (since, words, hops) = (Instant::now(), String::new(), Hops::default());
+        self.forgive();
+        self.seq += 1;
+        self.running =
+            Some(Running { seq: self.seq, mode: mode.clone(), since, hops, then: Some(then), words });
+        self.push(handle, mode, grace.unwrap_or(self.grace), None).await
     }
 
     async fn push(
@@ -113,7 +181,6 @@ impl Restarts {
         grace: Duration,
         after: Option<BatchId>,
     ) -> Result<(), SessionError> {
-        self.seq += 1;
         self.failure = None;
         let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
         let mut outgoing = handle.outgoing().await;
@@ -163,6 +230,9 @@ impl Restarts {
         running.hops.total = ms(running.since.elapsed());
         let RestartReport { mode, old_pid, new_pid, count, .. } = report;
         let no_wait = mode == RestartMode::None;
+        if !no_wait {
+            self.restarted = Some(Instant::now());
+        }
         let app = self.app.clone();
         let event = Restarted { app, mode, old_pid, new_pid, count, ms: running.hops };
         running.words = crate::report::restarted_words(&event);

@@ -43,6 +43,8 @@ pub(super) struct Root {
     pub(super) left: BTreeMap<RelPath, bool>,
     /// Deletes of late.
     pub(super) deletes: RecentDeletes,
+    /// What was seen here and is not synced.
+    pub(super) skipped: Vec<Skipped>,
 }
 
 /// What is to be sent of one root.
@@ -97,6 +99,7 @@ impl Root {
             signatures: BTreeMap::new(),
             left: BTreeMap::new(),
             deletes: RecentDeletes::default(),
+            skipped: Vec::new(),
         })
     }
 
@@ -117,8 +120,8 @@ impl Root {
         Ok(())
     }
 
-    /// Reads what is here, and says what is not synced.
-    pub(super) fn scan(&mut self) -> Result<Vec<Skipped>, CommandError> {
+    /// Reads what is here.
+    pub(super) fn scan(&mut self) -> Result<(), CommandError> {
         let scan = self.scanner.scan().map_err(scan_error)?;
         if let (Some((here, _)), Source::File { path, .. }) = (&self.file, &self.mapping.source)
             && !matches!(scan.tree.0.get(here), Some(Node::File { .. }))
@@ -127,7 +130,14 @@ impl Root {
             return Err(CommandError::new(format!("{} cannot be synced", path.display())).cause(why));
         }
         self.known = scan.tree;
-        Ok(scan.skipped)
+        self.skipped = scan.skipped;
+        Ok(())
+    }
+
+    /// The pod may be another one: what it has is asked anew.
+    pub(super) fn forget_pod(&mut self) {
+        self.held.clear();
+        self.signatures.clear();
     }
 
     pub(super) fn poll_change(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<Change>> {
@@ -231,10 +241,15 @@ impl Root {
 
     /// What is here, by the names in the pod.
     pub(super) fn tree_for_pod(&self) -> Tree {
+        self.as_in_pod(self.known.clone())
+    }
+
+    /// A tree by the names here as one by the names in the pod.
+    pub(super) fn as_in_pod(&self, tree: Tree) -> Tree {
         match &self.file {
-            None => self.known.clone(),
+            None => tree,
             Some((here, there)) => {
-                let node = self.known.0.get(here).map(|node| (there.clone(), node.clone()));
+                let node = tree.0.get(here).map(|node| (there.clone(), node.clone()));
                 Tree(node.into_iter().collect())
             }
         }
@@ -291,11 +306,13 @@ impl Root {
     }
 
     /// Which of the pod's entries are to be deleted: not what may be here after all, and not what a rule hides.
-    pub(super) fn may_delete(&self, paths: Vec<RelPath>, skipped: &[Skipped]) -> BTreeSet<RelPath> {
+    pub(super) fn may_delete(&self, paths: Vec<RelPath>) -> BTreeSet<RelPath> {
         if self.file.is_some() {
             return BTreeSet::new();
         }
-        let unknown = |path: &RelPath| skipped.iter().any(|s| s.is_unknown() && s.covers(path));
+        let unknown = |path: &RelPath| {
+            self.skipped.iter().any(|s| s.is_unknown() && s.covers(path)) && !is_absent(&self.absolute(path))
+        };
         let meant =
             |path: &RelPath| !self.known.0.contains_key(path) && !unknown(path) && !self.is_hidden(path);
         paths.into_iter().filter(meant).collect()

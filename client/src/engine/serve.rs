@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::Engine;
+use super::halt::Halt;
 use crate::error::CommandError;
 use crate::pull;
 use crate::verify;
@@ -23,38 +24,12 @@ const PULLS: RootId = MAX_ROOTS as RootId - 1;
 /// A question, and where its answer goes.
 pub enum Command {
     Restart { mode: Option<RestartMode>, grace: Option<Duration>, then: Reply<String> },
-    Status { then: Reply<Status> },
     Verify { then: Reply<Vec<Difference>> },
     Pull { path: String, into: PathBuf, overwrite: bool, then: Reply<pull::Pulled> },
 }
 
 /// Where an answer goes.
 pub type Reply<T> = oneshot::Sender<Result<T, CommandError>>;
-
-/// The state of an attach.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Status {
-    pub target: String,
-    pub app: String,
-    pub pid: u32,
-    pub since: String,
-    pub directory: String,
-    pub sync: Vec<StatusRoot>,
-    pub restart: String,
-    pub build: Option<String>,
-    pub saves: u64,
-    pub sent_bytes: u64,
-    pub received_bytes: u64,
-    /// Paths that changed in the pod and were kept.
-    pub conflicts: Vec<String>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct StatusRoot {
-    pub from: String,
-    pub to: String,
-    pub entries: usize,
-}
 
 /// One path that the pod has otherwise than the laptop.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,13 +38,23 @@ pub struct Difference {
     pub what: String,
 }
 
+impl Command {
+    /// Answers with an error.
+    pub fn refuse(self, error: CommandError) {
+        match self {
+            Command::Restart { then, .. } => drop(then.send(Err(error))),
+            Command::Verify { then } => drop(then.send(Err(error))),
+            Command::Pull { then, .. } => drop(then.send(Err(error))),
+        }
+    }
+}
+
 impl Engine {
-    pub(super) async fn on_command(&mut self, command: Option<Command>) -> Result<(), CommandError> {
+    pub(super) async fn on_command(&mut self, command: Option<Command>) -> Result<(), Halt> {
         match command {
             None => std::future::pending().await,
-            Some(Command::Status { then }) => {
-                let _ = then.send(Ok(self.status()));
-            }
+            // Clear at once, not when there is a session again.
+            Some(command) if !self.link.is_up() => command.refuse(self.away()),
             Some(Command::Restart { mode, grace, then }) => {
                 self.restarts.by_hand(&self.handle, mode, grace, then).await?;
             }
@@ -86,27 +71,6 @@ impl Engine {
             }
         }
         Ok(())
-    }
-
-    fn status(&self) -> Status {
-        let roots = self.places().into_iter().zip(&self.roots);
-        let conflicts = self.roots.iter().flat_map(|r| r.conflicts.iter().map(|p| r.shown(p)));
-        Status {
-            target: self.job.target.clone(),
-            app: self.job.app.name(),
-            pid: self.job.app.pid,
-            since: self.job.since.clone(),
-            directory: self.job.project.display().to_string(),
-            sync: roots
-                .map(|(place, root)| StatusRoot { from: place.from, to: place.to, entries: root.held.len() })
-                .collect(),
-            restart: self.restarts.mode().to_string(),
-            build: self.job.build.as_ref().map(crate::build::Build::words),
-            saves: self.saves,
-            sent_bytes: self.handle.sent(),
-            received_bytes: self.handle.received(),
-            conflicts: conflicts.collect(),
-        }
     }
 
     fn verify(&self, then: Reply<Vec<Difference>>) {

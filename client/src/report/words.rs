@@ -16,6 +16,7 @@ pub fn count(n: usize, noun: &str) -> String {
     let plural = match noun {
         "entry" => "entries".to_owned(),
         "directory" => "directories".to_owned(),
+        "try" => "tries".to_owned(),
         noun => format!("{noun}s"),
     };
     if n == 1 { format!("1 {noun}") } else { format!("{n} {plural}") }
@@ -133,7 +134,13 @@ pub(super) fn said(event: &Event) -> Option<Said> {
         }
         Event::WouldSync { path, change } => plain(format!("would {change} {path}")),
         Event::Ended { reason } => plain(reason.clone()),
-        Event::Built { .. } | Event::BuildOutput { .. } => None,
+        Event::Disconnected { cause } => {
+            warning(format!("disconnected: {}; trying again until it is back", plain_line(cause)))
+        }
+        Event::Reconnected { app, pid, ms } => {
+            plain(format!("reconnected to {app} (pid {pid}) after {}", millis(*ms)))
+        }
+        Event::Reconnecting { .. } | Event::Built { .. } | Event::BuildOutput { .. } => None,
         Event::Synced(_) | Event::Restarted(_) | Event::Ready { .. } | Event::Error { .. } => None,
     }
 }

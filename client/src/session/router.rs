@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use devsync_protocol::message::{Refusal, Reply};
 use devsync_protocol::restart::{ReadyReport, RestartFailure, RestartReport};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::SessionError;
 
@@ -135,6 +136,8 @@ struct Waiter {
 pub(super) struct Router {
     queue: Mutex<Queue>,
     events: mpsc::Sender<Event>,
+    /// The session has ended: nothing that is still being written has a reader.
+    over: CancellationToken,
 }
 
 #[derive(Default)]
@@ -145,15 +148,25 @@ struct Queue {
 
 impl Router {
     pub(super) fn new(events: mpsc::Sender<Event>) -> Self {
-        Self { queue: Mutex::default(), events }
+        Self { queue: Mutex::default(), events, over: CancellationToken::new() }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn is_waiting(&self) -> bool {
-        !self.queue().waiters.is_empty()
+    /// Carries out `work` unless the session ends meanwhile: a peer that stopped reading stops no writer.
+    pub(super) async fn unless_over<T>(
+        &self,
+        work: impl Future<Output = Result<T, SessionError>>,
+    ) -> Result<T, SessionError> {
+        tokio::select! {
+            biased;
+            () = self.over.cancelled() => {
+                Err(self.queue().ended.clone().unwrap_or(SessionError::Ended { said: None }))
+            }
+            done = work => done,
+        }
     }
 
     pub(super) fn expect(&self, call: Call) -> Answers {
@@ -230,6 +243,7 @@ impl Router {
             queue.ended = Some(error.clone());
             std::mem::take(&mut queue.waiters)
         };
+        self.over.cancel();
         for waiter in waiters {
             let _ = waiter.tx.try_send(Err(error.clone()));
         }

@@ -6,6 +6,8 @@ mod loss;
 mod places;
 mod pull;
 mod python;
+mod reconnect;
+mod relay;
 mod rig;
 mod ssh;
 mod supervised;

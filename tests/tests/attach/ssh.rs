@@ -2,16 +2,19 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use devsync_tests::app::App;
+use devsync_tests::attach::Attach;
 
 use crate::rig::{Rig, ask, target};
 
-struct Server {
+/// An agent that serves one app, and can be ended and started again where it was.
+pub(crate) struct Server {
     agent: Child,
     /// Its address as it says it.
     target: String,
@@ -33,22 +36,67 @@ fn keygen(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn serve(rig: &Rig, app: &App) -> Result<Server> {
-    let identity = rig.other("id");
-    keygen(&identity)?;
+impl Server {
+    pub(crate) fn start(rig: &Rig, app: &App) -> Result<Server> {
+        let identity = rig.other("id");
+        keygen(&identity)?;
+        let (agent, target, host_key) = spawn(rig, app, &identity, "127.0.0.1:0")?;
+        Ok(Server { agent, target, host_key, identity })
+    }
+
+    pub(crate) fn address(&self) -> Result<SocketAddr> {
+        Ok(self.target.strip_prefix("ssh/").context("an address")?.parse()?)
+    }
+
+    /// Ends it without a word.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.agent.kill()?;
+        self.agent.wait()?;
+        Ok(())
+    }
+
+    /// Another one at the same address, with the state that the first one left.
+    pub(crate) fn restart(&mut self, rig: &Rig, app: &App) -> Result<()> {
+        let address = self.address()?.to_string();
+        (self.agent, _, _) = spawn(rig, app, &self.identity, &address)?;
+        Ok(())
+    }
+
+    /// `devsync attach` there; returns at once.
+    pub(crate) fn attach(&self, rig: &Rig, more: &[&str]) -> Result<Attach> {
+        self.attach_through(rig, &self.target, more)
+    }
+
+    /// The same by another address.
+    pub(crate) fn attach_through(&self, rig: &Rig, target: &str, more: &[&str]) -> Result<Attach> {
+        let identity = self.identity.to_str().context("a name")?;
+        let login = ["attach", target, "--identity", identity, "--host-key", &self.host_key];
+        rig.attach_by(&[&login[..], more].concat())
+    }
+}
+
+fn spawn(rig: &Rig, app: &App, identity: &Path, listen: &str) -> Result<(Child, String, String)> {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(rig.devsync.programs.join("devsync-agent"));
-    command.args(["serve", "--listen", "127.0.0.1:0", "--target", &target(app), "--authorized-keys"]);
+    command.args(["serve", "--listen", listen, "--target", &target(app), "--authorized-keys"]);
     command.arg(identity.with_extension("pub")).arg("--state").arg(rig.other("agent"));
     let mut agent = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let stdout = agent.stdout.take().context("stdout is piped")?;
-    let mut server = Server { agent, target: String::new(), host_key: String::new(), identity };
     let mut lines = BufReader::new(stdout).lines();
-    let first = lines.next().context("the agent says nothing")??;
-    let address = first.strip_prefix("# listening on ").and_then(|rest| rest.split(',').next());
-    server.target = format!("ssh/{}", address.with_context(|| first.clone())?);
-    server.host_key = lines.next().context("no host key")??;
-    Ok(server)
+    let mut said = || {
+        let first = lines.next().context("the agent says nothing")??;
+        let address = first.strip_prefix("# listening on ").and_then(|rest| rest.split(',').next());
+        let target = format!("ssh/{}", address.with_context(|| first.clone())?);
+        anyhow::Ok((target, lines.next().context("no host key")??))
+    };
+    match said() {
+        Ok((target, host_key)) => Ok((agent, target, host_key)),
+        Err(error) => {
+            agent.kill()?;
+            agent.wait()?;
+            Err(error)
+        }
+    }
 }
 
 #[test]
@@ -56,7 +104,7 @@ fn serve(rig: &Rig, app: &App) -> Result<Server> {
 fn a_save_over_ssh_is_served() -> Result<()> {
     let rig = Rig::new()?;
     let app = rig.app()?;
-    let server = serve(&rig, &app)?;
+    let server = Server::start(&rig, &app)?;
     let identity = server.identity.to_str().context("a name")?;
     let login = [server.target.as_str(), "--identity", identity, "--host-key", &server.host_key];
     let mut attach = rig.attach_by(&[&["attach"][..], &login].concat())?;
@@ -80,7 +128,7 @@ fn a_save_over_ssh_is_served() -> Result<()> {
 fn who_is_not_known_gets_nothing() -> Result<()> {
     let rig = Rig::new()?;
     let app = rig.app()?;
-    let server = serve(&rig, &app)?;
+    let server = Server::start(&rig, &app)?;
     rig.save("two")?;
     let identity = server.identity.to_str().context("a name")?;
     let stranger = rig.other("stranger");

@@ -1,6 +1,6 @@
-//! The first sync of a session: trees compared by their digests, the place checked, what differs sent.
+//! The sync that begins a session: trees compared by their digests, the place checked, what differs sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use devsync_protocol::digest::Digest;
@@ -10,38 +10,45 @@ use devsync_protocol::tree::Node;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::block_in_place;
 
-use super::root::{Root, Work};
-use super::{End, Engine, hops};
+use super::batch::Outcome;
+use super::halt::Halt;
+use super::root::{Root, Work, scan_error};
+use super::save::hops;
+use super::{End, Engine, pace};
 use crate::compare::{self, Needs};
 use crate::elf;
 use crate::error::CommandError;
 use crate::local::{Guard, GuardVerdict, Skipped};
 use crate::mapping::Source;
-use crate::report::{Event, count};
+use crate::report::{Event, Hops, count};
 use crate::session::{Call, SessionError};
 
 /// Files by which a place is searched for.
 const SEARCH_BY: usize = 100;
 
 impl Engine {
-    /// Compares and sends what differs. `Some`: there is nothing more to do.
-    pub(super) async fn first_sync(&mut self) -> Result<Option<End>, CommandError> {
+    /// Compares and sends what differs: the first sync, and that of each later session. `Some`: there is nothing more
+    /// to do.
+    pub(super) async fn sync_trees(&mut self) -> Result<Option<End>, Halt> {
         let began = Instant::now();
         let wire = self.handle.sent() + self.handle.received();
-        let skipped = self.open_roots().await?;
+        let initial = !self.was_synced;
+        self.look_at_all().await?;
+        self.own_what_was_lost().await?;
         let mut works = Vec::new();
-        if self.job.guessed {
-            works.extend(self.check_place(&skipped).await?);
+        if self.job.guessed && initial {
+            works.extend(self.check_place().await?);
         }
-        for (index, skipped) in skipped.iter().enumerate().skip(works.len()) {
-            works.push(self.compare(index, skipped).await?);
+        for index in works.len()..self.roots.len() {
+            works.push(self.compare(index).await?);
         }
         if self.job.options.dry_run {
             self.show(&works);
             return Ok(Some(End::Shown));
         }
         self.check_executable(&works).await?;
-        let asked: Vec<RelPath> = works.iter().flat_map(Work::paths).cloned().collect();
+        let is_owed = !self.owed.is_empty();
+        self.owe(&works);
         self.sender.progress = self.progress(&works);
         let sent = self.sender.send(&mut self.roots, works).await;
         if let Some(progress) = self.sender.progress.take() {
@@ -54,17 +61,37 @@ impl Engine {
         outcome.times.read =
             total.saturating_sub(outcome.times.delta + outcome.times.wire + outcome.times.write);
         let hops = hops(&outcome, std::time::Duration::ZERO, total);
-        let restarts = self.restarts.ask(&asked, outcome.batch, began, hops);
+        (self.stale, self.was_synced) = (false, true);
+        let restarts = self.ask_for_restart(is_owed || outcome.batch.is_some(), &outcome, began, hops);
         let wire_bytes = self.handle.sent() + self.handle.received() - wire;
         self.drain_events()?;
-        self.say_synced(outcome, hops, wire_bytes, true, restarts);
+        self.say_synced(outcome, hops, wire_bytes, initial, restarts);
         Ok(None)
     }
 
-    /// Opens, watches and scans every mapping.
-    async fn open_roots(&mut self) -> Result<Vec<Vec<Skipped>>, CommandError> {
-        let mut all_skipped = Vec::new();
-        for mapping in self.job.mappings.clone() {
+    /// The restart that the batch and those before it ask for, unless the app does not outlive restarts.
+    fn ask_for_restart(&mut self, changed: bool, outcome: &Outcome, since: Instant, hops: Hops) -> bool {
+        let owed = std::mem::take(&mut self.owed);
+        match self.restarts.held() {
+            _ if !changed => self.restarts.is_due(),
+            Some(why) => {
+                let text = format!("{why}: its files are in place, but it is not restarted again by itself");
+                let hint = "the next save restarts it, or `devsync restart`".to_owned();
+                self.reporter.event(&Event::Note { text, hint: Some(hint) });
+                false
+            }
+            None => self.restarts.ask(&owed, outcome.batch, since, hops),
+        }
+    }
+
+    /// Opens, watches and scans every mapping; what is known already is looked at again.
+    async fn look_at_all(&mut self) -> Result<(), Halt> {
+        self.held_back.clear();
+        (self.again_at, self.going_until) = (None, None);
+        for index in 0..self.roots.len() {
+            self.look_again_at(index)?;
+        }
+        for mapping in self.job.mappings.clone().into_iter().skip(self.roots.len()) {
             let id = self.next_root;
             self.next_root += 1;
             let mut root = Root::open(id, mapping, &self.job.excludes, &self.job.project)?;
@@ -76,18 +103,62 @@ impl Engine {
             if !self.job.once && !self.job.options.dry_run {
                 block_in_place(|| root.watch())?;
             }
-            let skipped = block_in_place(|| root.scan())?;
-            for skipped in &skipped {
-                let (path, cause) = (devsync_protocol::path::display(&skipped.path), skipped.why.to_string());
-                self.reporter.event(&Event::Skipped { path, cause });
-            }
+            block_in_place(|| root.scan())?;
+            self.say_skipped(&root.skipped);
             self.roots.push(root);
-            all_skipped.push(skipped);
         }
-        Ok(all_skipped)
+        Ok(())
     }
 
-    async fn open_in_pod(&mut self, root: &mut Root) -> Result<(), CommandError> {
+    /// Everything, since nothing was sent for a while and this machine may have slept.
+    fn look_again_at(&mut self, index: usize) -> Result<(), Halt> {
+        let root = &mut self.roots[index];
+        let update = block_in_place(|| root.refresh(&pace::everything())).map_err(scan_error)?;
+        update.apply_to(&mut root.known);
+        root.skipped.extend(update.skipped.iter().cloned());
+        self.say_skipped(&update.skipped);
+        for path in update.changing {
+            self.try_again(index, path);
+        }
+        Ok(())
+    }
+
+    pub(super) fn say_skipped(&mut self, skipped: &[Skipped]) {
+        for skipped in skipped {
+            let (path, cause) = (devsync_protocol::path::display(&skipped.path), skipped.why.to_string());
+            self.reporter.event(&Event::Skipped { path, cause });
+        }
+    }
+
+    /// A batch without an answer may have been committed, and its record not: the agent is told what we wrote, so that
+    /// it does not take our own files for changes of the pod.
+    async fn own_what_was_lost(&mut self) -> Result<(), Halt> {
+        if self.lost.is_empty() {
+            return Ok(());
+        }
+        for (index, root) in self.roots.iter().enumerate() {
+            let mut tree = root.known.clone();
+            let lost = self.lost.iter().filter(|((of, _), _)| *of == index);
+            let lost: BTreeMap<_, _> = lost.map(|((_, path), node)| (path.clone(), node.clone())).collect();
+            if lost.is_empty() || root.place.is_none() {
+                continue;
+            }
+            let in_pod: BTreeSet<_> = lost.keys().map(|path| root.to_pod(path).parent()).collect();
+            tree.0.extend(lost);
+            let tree = root.as_in_pod(tree);
+            let dirs = tree.dir_digests();
+            let (mut differing, _) = compare::compare(&self.handle, root.id, &dirs).await?;
+            let asked = (0u32..).zip(&dirs).filter(|(_, dir)| in_pod.contains(&dir.dir)).map(|(n, _)| n);
+            differing.extend(asked);
+            let entries = root.manifest(&tree, &dirs, &differing);
+            // What it needs is asked for with what is here now.
+            compare::needs(&self.handle, root.id, &entries).await?;
+        }
+        self.lost.clear();
+        Ok(())
+    }
+
+    async fn open_in_pod(&mut self, root: &mut Root) -> Result<(), Halt> {
         let options = root.options(&self.job.options);
         let open = Request::Open { root: root.id, place: root.mapping.place.clone(), options };
         match self.handle.call(Call::Open, &open).await? {
@@ -103,32 +174,30 @@ impl Engine {
     }
 
     /// What the pod needs of one root: nothing where the digests are equal, which is known after one trip.
-    async fn compare(&mut self, index: usize, skipped: &[Skipped]) -> Result<Work, CommandError> {
+    async fn compare(&mut self, index: usize) -> Result<Work, Halt> {
         let root = &mut self.roots[index];
         let tree = root.tree_for_pod();
         let dirs = tree.dir_digests();
         let (differing, gone) = compare::compare(&self.handle, root.id, &dirs).await?;
         if differing.is_empty() && !gone && !root.options(&self.job.options).delete {
             root.hold_all();
+            root.conflicts.clear();
             return Ok(Work::default());
         }
         let entries = root.manifest(&tree, &dirs, &differing);
         let needs = compare::needs(&self.handle, root.id, &entries).await?;
-        self.take_needs(index, needs, skipped).await
+        self.take_needs(index, needs).await
     }
 
-    async fn take_needs(
-        &mut self,
-        index: usize,
-        mut needs: Needs,
-        skipped: &[Skipped],
-    ) -> Result<Work, CommandError> {
+    async fn take_needs(&mut self, index: usize, mut needs: Needs) -> Result<Work, Halt> {
         let root = &mut self.roots[index];
         let (deletes, extras) = (std::mem::take(&mut needs.deletes), std::mem::take(&mut needs.extras));
         let extras = if root.options(&self.job.options).delete { extras } else { Vec::new() };
-        let conflicts = needs.conflicts.clone();
+        // Those that were told before are not told again by a later session.
+        let is_new = |path: &&RelPath| !root.conflicts.contains(&root.to_laptop(path));
+        let conflicts: Vec<_> = needs.conflicts.iter().filter(is_new).cloned().collect();
         let mut work = root.take_needs(needs, self.job.options.overwrite);
-        work.deleted = root.may_delete([deletes, extras].concat(), skipped);
+        work.deleted = root.may_delete([deletes, extras].concat());
         let of = root.held.len() + work.changed.len() + work.deleted.len();
         let guard = Guard { accept_deletes: self.job.yes };
         let (dir, shown) =
@@ -137,23 +206,25 @@ impl Engine {
         for path in shown {
             self.reporter.event(&Event::Conflict { path });
         }
-        if let GuardVerdict::Ask { deletes, of } = guard.judge(work.deleted.len(), of)
+        let verdict = self.roots[index].deletes.judge(guard, Instant::now(), work.deleted.len(), of);
+        if let GuardVerdict::Ask { deletes, of } = verdict
             && !self.job.options.dry_run
         {
             self.confirm_deletes(&dir, deletes, of).await?;
+            self.roots[index].deletes.accept(Instant::now());
         }
         Ok(work)
     }
 
     /// A place that nobody named must hold some of these files; else the pod is searched for the one that does.
     /// Gives what the first root needs, where that came out of it.
-    async fn check_place(&mut self, skipped: &[Vec<Skipped>]) -> Result<Option<Work>, CommandError> {
+    async fn check_place(&mut self) -> Result<Option<Work>, Halt> {
         let Some(root) = self.roots.first() else { return Ok(None) };
         if root.is_file() || root.place.is_some() && root.known.0.values().all(Node::is_dir) {
             return Ok(None);
         }
         if root.place.is_some() {
-            let work = self.compare(0, &skipped[0]).await?;
+            let work = self.compare(0).await?;
             let root = &self.roots[0];
             let is_file = |node: &&Node| !node.is_dir();
             let there =
@@ -166,7 +237,7 @@ impl Engine {
         self.move_to_found_place().await.map(|()| None)
     }
 
-    async fn move_to_found_place(&mut self) -> Result<(), CommandError> {
+    async fn move_to_found_place(&mut self) -> Result<(), Halt> {
         let here = crate::dirs::near(&self.roots[0].dir);
         let files = self.search_files();
         let places = match self.handle.call(Call::Search, &Request::Search { files }).await? {
@@ -183,7 +254,8 @@ impl Engine {
                 .cause(format!(
                     "its working directory is {cwd}, and no directory in its root holds these files"
                 ))
-                .hint("say what goes where: --sync .:/path/in/the/pod"));
+                .hint("say what goes where: --sync .:/path/in/the/pod")
+                .into());
         };
         let fits = format!("{} has {} of these files ({} the same)", best.dir, best.names, best.same);
         let place = best.dir.clone();
@@ -191,11 +263,12 @@ impl Engine {
             let question = format!("nothing here matches {cwd}, but {fits}. Sync {here} → {place}?");
             match crate::ask::confirm(&question).await {
                 Some(true) => {}
-                Some(false) => return Err(CommandError::new("ended without syncing anything")),
+                Some(false) => return Err(CommandError::new("ended without syncing anything").into()),
                 None => {
                     return Err(CommandError::usage(format!("nothing in {here} matches what lies in {cwd}"))
                         .cause(fits)
-                        .hint(format!("if that is the place: --sync .:{place}")));
+                        .hint(format!("if that is the place: --sync .:{place}"))
+                        .into());
                 }
             }
         }
@@ -232,7 +305,7 @@ impl Engine {
     }
 
     /// An executable that could not run where the app runs is refused before anything is sent.
-    pub(super) async fn check_executable(&mut self, works: &[Work]) -> Result<(), CommandError> {
+    pub(super) async fn check_executable(&mut self, works: &[Work]) -> Result<(), Halt> {
         for (root, work) in self.roots.iter().zip(works) {
             let Source::File { path, name } = &root.mapping.source else { continue };
             let (Some(place), Some(exe), false) = (&root.place, &self.job.app.exe, work.changed.is_empty())
@@ -316,8 +389,12 @@ async fn refuse_unrunnable(
     file: &std::path::Path,
     place: &devsync_protocol::path::PodPath,
     machine: &str,
-) -> Result<(), CommandError> {
-    let Some(needs) = elf::look(file).map_err(CommandError::of)? else { return Ok(()) };
+) -> Result<(), Halt> {
+    let looked = elf::look_at_program(file).map_err(|error| {
+        let hint = error.hint();
+        CommandError::of(error).hint_opt(hint)
+    });
+    let Some(needs) = looked? else { return Ok(()) };
     let questions = needs.questions(place);
     let found = match handle.call(Call::Exists, &Request::Exists { paths: questions.clone() }).await? {
         Reply::Exists { found } => found,
@@ -325,7 +402,7 @@ async fn refuse_unrunnable(
     };
     let answers: BTreeMap<_, _> = questions.into_iter().zip(found).collect();
     match needs.lacks(place, machine, |path| answers.get(path).copied().unwrap_or(false)) {
-        Some(lack) => Err(lack.refusal(file, machine)),
+        Some(lack) => Err(lack.refusal(file, machine).into()),
         None => Ok(()),
     }
 }
