@@ -11,6 +11,7 @@ mod find;
 mod forward;
 mod logs;
 mod managed;
+mod neighbour;
 mod obstacles;
 mod ports;
 mod rollout;
@@ -30,7 +31,7 @@ use tokio::time::timeout;
 use crate::cli::ClusterArgs;
 use crate::error::{CommandError, Kind};
 
-pub use add::{AddArgs, AddOptions, Say, Step, Via, add_agent, ensure_agent};
+pub use add::{AddArgs, AddOptions, Added, Say, Step, Via, add_agent, ensure_agent};
 pub use agent::{Access, open};
 pub use config::{Place, place};
 pub use detach::{DetachOptions, detach};
@@ -38,6 +39,7 @@ pub use explain::explain;
 pub use find::{candidates, find};
 pub use forward::{Forward, forward};
 pub use logs::{LogLine, LogWish, Logs};
+pub use neighbour::{Mark, mark};
 pub use ports::{PortSpec, Ports, listen};
 pub use target::{PodTarget, WorkloadRef, short_id};
 

@@ -46,6 +46,9 @@ pub struct Config {
     pub build: Option<String>,
     pub identity: Option<PathBuf>,
     pub host_key: Option<String>,
+    /// Contexts of shared clusters in which attach need not ask.
+    #[serde(default)]
+    pub allow_contexts: Vec<String>,
 }
 
 /// `restart = "auto"` or `restart = ["*.html=none", "auto"]`.

@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 use devsync_protocol::contract::AGENT_IMAGE;
 
+use super::neighbour::check_place;
 use super::workload::maker;
 use super::{Cluster, WorkloadRef, candidates, sidecar};
 use crate::cli::{ClusterArgs, TargetWord};
@@ -48,6 +49,19 @@ pub struct AddOptions {
     pub yes: bool,
     /// Change workloads that belong to another tool.
     pub overwrite: bool,
+    /// Change nothing: only say what would be done.
+    pub dry_run: bool,
+    /// Contexts in which nobody needs to be asked.
+    pub allow_contexts: Vec<String>,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Added {
+    /// There is an agent.
+    Ready,
+    /// There is none, since nothing was to be changed.
+    OnlySaid,
 }
 
 impl AddOptions {
@@ -80,12 +94,15 @@ pub async fn ensure_agent(
     target: &TargetWord,
     opts: &AddOptions,
     say: &mut Say<'_>,
-) -> Result<(), CommandError> {
-    let Some(target) = WorkloadRef::of(target) else { return Ok(()) };
+) -> Result<Added, CommandError> {
+    let Some(target) = WorkloadRef::of(target) else { return Ok(Added::Ready) };
     let cluster = Cluster::connect(place).await?;
     let found = candidates(&cluster, &target, place.container.as_deref()).await?;
+    if !opts.dry_run {
+        check_place(&cluster, opts).await?;
+    }
     if found.iter().any(|pod| pod.has_agent) {
-        return Ok(());
+        return Ok(Added::Ready);
     }
     add_agent(&cluster, &target, opts, say).await
 }
@@ -96,7 +113,7 @@ pub async fn add_agent(
     target: &WorkloadRef,
     opts: &AddOptions,
     say: &mut Say<'_>,
-) -> Result<(), CommandError> {
+) -> Result<Added, CommandError> {
     let (workload, object) = maker(cluster, target).await?.changeable()?;
     sidecar::add(cluster, &workload, &object, opts, say).await
 }

@@ -10,7 +10,7 @@ use kube::Api;
 use kube::api::{DynamicObject, PostParams};
 use serde_json::{Value, json};
 
-use super::add::{AddOptions, Say, Step, agree};
+use super::add::{AddOptions, Added, Say, Step, agree};
 use super::obstacles::{app_container, check_owner, check_pod, check_rollout, check_sidecar, word};
 use super::security::{Fit, Level, Runs, fit, fit_as_app};
 use super::workload::{Workload, api};
@@ -28,14 +28,14 @@ pub(super) async fn add(
     object: &Value,
     opts: &AddOptions,
     say: &mut Say<'_>,
-) -> Result<(), CommandError> {
+) -> Result<Added, CommandError> {
     let name = workload.to_string();
     let template = &object["spec"]["template"];
     let spec = &template["spec"];
     check_pod(spec, &name)?;
     if agent_in(spec).is_some() && managed::applied_by(object, FIELD_MANAGER).next().is_none() {
         // Whoever put it there keeps it; its pods may still be on their way.
-        return wait(cluster, workload, &Default::default(), say).await;
+        return wait(cluster, workload, &Default::default(), say).await.map(|()| Added::Ready);
     }
     check_owner(object, &name, opts.overwrite)?;
     check_rollout(object, &name)?;
@@ -58,9 +58,12 @@ pub(super) async fn add(
         }
     };
     if merged["spec"]["template"] == *template {
-        return wait(cluster, workload, &Default::default(), say).await;
+        return wait(cluster, workload, &Default::default(), say).await.map(|()| Added::Ready);
     }
     announce(cluster, workload, opts, &fit, say);
+    if opts.dry_run {
+        return Ok(Added::OnlySaid);
+    }
     agree(&format!("Roll out {name} with devsync's agent?"), opts).await?;
     let before = rollout::uids(&rollout::pods(cluster, object).await?.0);
     let applied = workload.apply(&document, false).await;
@@ -68,7 +71,7 @@ pub(super) async fn add(
     match rollout::wait(cluster, workload, &before, say).await? {
         Ok(()) => {
             say(Step::Done(format!("{name} runs with devsync's agent")));
-            Ok(())
+            Ok(Added::Ready)
         }
         Err(failed) => {
             let what = format!("{name} cannot be given an agent");

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::app::{App, describe};
 use crate::cli::AttachArgs;
-use crate::cluster::{self, AddOptions};
+use crate::cluster::{self, AddOptions, Added};
 use crate::connect::{Connected, Route, connect};
 use crate::control::{self, Desk, Holder, Seat};
 use crate::engine::{Board, End, Engine, Job, clock};
@@ -34,6 +34,7 @@ pub async fn run(args: &AttachArgs) -> Result<ExitCode, CommandError> {
         CommandError::usage("no target is named")
             .hint("devsync attach deploy/demo, or target = \"…\" in devsync.toml")
     })?;
+    let allow_contexts = config.allow_contexts.clone();
     let settings = Settings::new(args, config, project)?;
     let mut signals = Signals::new()?;
     let (commands_tx, commands) = mpsc::channel(QUESTIONS);
@@ -52,7 +53,7 @@ pub async fn run(args: &AttachArgs) -> Result<ExitCode, CommandError> {
         false => Some(control::listen(&holder, desk.clone())?),
     };
     let mut reporter = Reporter::new(&args.output);
-    if let Some(ended) = add_agent(args, &route, &mut reporter, &mut signals).await? {
+    if let Some(ended) = add_agent(args, &route, allow_contexts, &mut reporter, &mut signals).await? {
         return Ok(ended);
     }
     let Connected { session, welcome, events, .. } = tokio::select! {
@@ -86,13 +87,23 @@ pub async fn run(args: &AttachArgs) -> Result<ExitCode, CommandError> {
 async fn add_agent(
     args: &AttachArgs,
     route: &Route,
+    allow_contexts: Vec<String>,
     reporter: &mut Reporter,
     signals: &mut Signals,
 ) -> Result<Option<ExitCode>, CommandError> {
-    let opts = AddOptions { args: args.add.clone(), yes: args.yes, overwrite: args.overwrite };
+    let opts = AddOptions {
+        args: args.add.clone(),
+        yes: args.yes,
+        overwrite: args.overwrite,
+        dry_run: args.dry_run,
+        allow_contexts,
+    };
     let mut say = |step| reporter.event(&super::detach::event(step));
     tokio::select! {
-        added = cluster::ensure_agent(&route.cluster, &route.target, &opts, &mut say) => added.map(|()| None),
+        added = cluster::ensure_agent(&route.cluster, &route.target, &opts, &mut say) => match added? {
+            Added::Ready => Ok(None),
+            Added::OnlySaid => Ok(Some(ExitCode::SUCCESS)),
+        },
         () = signals.next() => {
             let text = "ended while the agent was being added".to_owned();
             let hint = format!("devsync detach {} takes out what is there", route.name());
