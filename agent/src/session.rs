@@ -2,6 +2,7 @@
 //! work; restarts and the watch over the app's life have threads of their own, joined before the session ends.
 
 mod open;
+mod pulse;
 mod requests;
 mod restarts;
 mod vigil;
