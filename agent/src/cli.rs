@@ -1,12 +1,11 @@
-//! The agent's command line: `serve`, `--stdio`, and the helper that it starts itself.
+//! The agent's command line: `serve`, `authorize`, `--stdio`, and the helper that it starts itself.
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -14,11 +13,12 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use tracing_subscriber::EnvFilter;
 
+use crate::authorize::{self, AskArgs};
 use crate::restart::helper;
+use crate::serve::{self, ServeArgs};
 use crate::session::{self, SessionConfig, SessionError};
-use crate::ssh::{self, Peer, ServeArgs};
 use crate::sys::dumpable;
-use crate::target::find::{FindError, Query};
+use crate::target::find::Query;
 
 /// Finds the app beside it, writes the developer's files into the app's root and restarts it in place.
 ///
@@ -41,7 +41,7 @@ struct Place {
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
     /// Which process is the app: pid/N, container/ID or mnt/INODE; by default the only other container here.
-    #[arg(long, value_name = "TARGET", value_parser = query, default_value = "auto")]
+    #[arg(long, value_name = "TARGET", default_value = "auto")]
     target: Query,
     /// Who the client is, told to the next one who comes.
     #[arg(long, hide = true, default_value = "another client")]
@@ -51,20 +51,9 @@ struct Place {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Be an SSH server whose subsystem `devsync` is the sync protocol.
-    Serve(Serve),
-}
-
-#[derive(Debug, Args)]
-struct Serve {
-    #[command(flatten)]
-    ssh: ServeArgs,
-    /// Which process is the app: pid/N, container/ID or mnt/INODE; by default the only other container here.
-    #[arg(long, value_name = "TARGET", value_parser = query, default_value = "auto")]
-    target: Query,
-}
-
-fn query(text: &str) -> Result<Query, FindError> {
-    if text == "auto" { Ok(Query::Only) } else { text.parse() }
+    Serve(ServeArgs),
+    /// Register a public key with the agent that serves in this container; print where it listens, and its host key.
+    Authorize(AskArgs),
 }
 
 /// The whole of `main`.
@@ -93,9 +82,10 @@ pub fn run() -> ExitCode {
 
 fn start(cli: Cli) -> anyhow::Result<()> {
     match (cli.command, cli.place) {
-        (Some(Command::Serve(serve)), _) => serve_ssh(serve),
+        (Some(Command::Serve(args)), _) => Ok(serve::run(args)?),
+        (Some(Command::Authorize(args)), _) => authorize(args),
         (None, Some(place)) if cli.stdio => serve_stdio(place),
-        _ => anyhow::bail!("nothing to do: give --stdio or serve (see --help)"),
+        _ => anyhow::bail!("nothing to do: give --stdio, serve or authorize (see --help)"),
     }
 }
 
@@ -109,20 +99,14 @@ fn serve_stdio(place: Place) -> anyhow::Result<()> {
     }
 }
 
-fn serve_ssh(serve: Serve) -> anyhow::Result<()> {
-    let config = SessionConfig { target: serve.target, state: serve.ssh.state.clone(), peer: String::new() };
-    let session = move |reader, writer, peer: Peer| {
-        let config = SessionConfig { peer: peer.to_string(), ..config.clone() };
-        match session::serve(reader, writer, &config) {
-            Ok(()) => tracing::info!(%peer, "session ended"),
-            Err(error) => tracing::warn!(%peer, "session ended: {}", session::chain(&error)),
-        }
-    };
-    Ok(ssh::run(serve.ssh, Arc::new(session))?)
+fn authorize(args: AskArgs) -> anyhow::Result<()> {
+    let authorized = authorize::ask(args)?;
+    let mut out = io::stdout().lock();
+    write!(out, "{authorized}").and_then(|()| out.flush()).context("standard output")
 }
 
 fn config(place: Place) -> SessionConfig {
-    SessionConfig { target: place.target, state: place.state, peer: place.peer }
+    SessionConfig::alone(place.target, place.state, place.peer)
 }
 
 /// To standard error; `DEVSYNC_LOG` says how much, by default only what a user should know.

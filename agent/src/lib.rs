@@ -2,10 +2,13 @@
 //! devsync-run, the supervisor that an app may be started under.
 #![cfg(target_os = "linux")]
 
+pub mod authorize;
 pub mod cli;
 pub mod restart;
+pub mod serve;
 pub mod session;
 pub mod ssh;
+pub mod state;
 pub mod supervisor;
 mod sync;
 pub mod sys;

@@ -6,7 +6,6 @@
 mod algorithms;
 mod authorized;
 mod channel;
-mod command;
 mod connection;
 mod handler;
 mod host_key;
@@ -14,46 +13,60 @@ mod inbox;
 mod key_options;
 mod lobby;
 mod outbox;
+mod registered;
 mod socket;
 mod throttle;
 
 use std::fmt;
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
+use russh::keys::PublicKey;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-pub use authorized::{AuthorizedKeys, AuthorizedKeysError};
-pub use command::{ServeArgs, ServeError, run};
+use authorized::Refusal;
+pub use authorized::{AuthorizedKeys, AuthorizedKeysError, LineError, readable_key};
+pub use channel::Stop;
 pub use host_key::{HostKey, HostKeyError};
+pub use registered::{Grant, Registered};
 
-/// Name of the subsystem that carries a session.
-pub const SUBSYSTEM: &str = "devsync";
 /// Wait after a failed accept (out of descriptors, mostly), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs one session; blocking, called on a thread of its own. It ends at end of input.
-pub type SessionFn = dyn Fn(Box<dyn Read + Send>, Box<dyn Write + Send>, Peer) + Send + Sync;
+pub type SessionFn = dyn Fn(Box<dyn Read + Send>, Box<dyn Write + Send>, Caller) + Send + Sync;
+
+/// For whom a session is, and how it is ended from outside.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub peer: Peer,
+    pub stop: Stop,
+}
 
 /// Who is at the other end of a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Peer {
     pub address: SocketAddr,
     /// As the client sent it: any name is accepted, and it decides nothing.
     pub user: String,
     /// SHA-256 fingerprint of the key that logged in.
     pub key: String,
+    /// What the key was registered for; none for one of the file.
+    pub grant: Option<Arc<Grant>>,
 }
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{} ({})", self.user.escape_debug(), self.address, self.key)
+        match &self.grant {
+            Some(grant) => write!(f, "{} ({} {})", grant.who, self.address, self.key),
+            None => write!(f, "{}@{} ({})", self.user.escape_debug(), self.address, self.key),
+        }
     }
 }
 
@@ -61,7 +74,10 @@ impl fmt::Display for Peer {
 #[derive(Debug)]
 pub struct SshConfig {
     pub host_key: HostKey,
-    pub authorized_keys: PathBuf,
+    /// A file with keys that may log in.
+    pub authorized_keys: Option<PathBuf>,
+    /// Keys that may log in too.
+    pub registered: Arc<Registered>,
     pub limits: Limits,
 }
 
@@ -101,11 +117,23 @@ impl Default for Limits {
 /// What all connections share.
 struct Shared {
     russh: Arc<russh::server::Config>,
-    authorized: AuthorizedKeys,
+    authorized: Option<AuthorizedKeys>,
+    registered: Arc<Registered>,
     lobby: Arc<lobby::Lobby>,
     sessions: Arc<Semaphore>,
     session: Arc<SessionFn>,
     limits: Limits,
+}
+
+impl Shared {
+    /// May this key log in from there, and what is it good for? A registered key needs no line in the file.
+    fn check(&self, key: &PublicKey, source: IpAddr) -> Result<Option<Arc<Grant>>, Refusal> {
+        if let Some(grant) = self.registered.find(key, Instant::now()) {
+            return Ok(Some(grant));
+        }
+        let file = self.authorized.as_ref().ok_or(Refusal::Unknown)?;
+        file.check(key, source, SystemTime::now()).map(|()| None)
+    }
 }
 
 /// Serves `listener` until `shutdown`; then sessions see end of input, have `limits.drain` to end, and are cut.
@@ -119,7 +147,8 @@ pub async fn serve(
     let limits = config.limits;
     let shared = Arc::new(Shared {
         russh: Arc::new(algorithms::server_config(config.host_key.private(), &limits)),
-        authorized: AuthorizedKeys::new(config.authorized_keys),
+        authorized: config.authorized_keys.map(AuthorizedKeys::new),
+        registered: config.registered,
         lobby: lobby::Lobby::new(limits.unauthenticated, limits.unauthenticated_per_source),
         sessions: Arc::new(Semaphore::new(limits.sessions)),
         session,

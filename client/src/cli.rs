@@ -1,19 +1,26 @@
 //! The command line: words, groups and help. Values are checked for their form here, for their sense later.
 
-use std::fmt;
+mod look;
+mod target;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use devsync_protocol::restart::RestartMode;
 
+use crate::cluster::AddArgs;
 use crate::rule::RestartRule;
+
+pub use look::{LogsArgs, PortForwardArgs};
+pub use target::{ClusterArgs, TargetArgs, TargetWord, WorkloadKind};
 
 const EXAMPLES: &str = "\
 Examples:
-  devsync attach pid/4711                          sync . to the app's working directory, restart on save
-  devsync attach pid/4711 --sync src:/srv/app/src  say yourself what goes where
-  devsync attach pid/4711 --exe target/debug/demo  replace the app's executable
+  devsync attach deploy/demo                       sync . into the newest ready pod, restart on save
+  devsync attach pid/4711                          the same with a process of this machine
+  devsync attach sts/db --sync src:/srv/app/src    say yourself what goes where
+  devsync attach pod/demo --exe target/debug/demo  replace the app's executable
   devsync restart                                  restart the app of the attach that runs here
   devsync verify                                   does the pod have what the laptop has?
 
@@ -35,6 +42,8 @@ pub struct Cli {
 pub enum Command {
     /// Keep the app in step with the files here: sync on save, restart, say when it is ready
     Attach(Box<AttachArgs>),
+    /// Take the agent that attach added out of the cluster again, and nothing else
+    Detach(DetachArgs),
     /// Restart the app now
     Restart(RestartArgs),
     /// Show what is attached and in which state it is
@@ -43,6 +52,10 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Copy a file or directory from the pod to the laptop
     Pull(PullArgs),
+    /// Print the app's log, of every pod where there are several
+    Logs(LogsArgs),
+    /// Listen on ports here that lead into the pod
+    PortForward(PortForwardArgs),
 }
 
 const ATTACH_EXAMPLES: &str = "\
@@ -53,7 +66,8 @@ Without --sync and --exe devsync looks at the app and at the directory it is sta
 and says in one line what it will do before anything is written.
 
 Examples:
-  devsync attach pid/4711
+  devsync attach deploy/demo
+  devsync attach -l app=demo -n shop --context kind-dev
   devsync attach pid/4711 --build 'make' --exe build/server
   devsync attach pid/4711 --sync app:/srv/app --restart signal:HUP --restart '*.html=none'
   devsync attach ssh/127.0.0.1:2222 --identity ~/.ssh/id_ed25519 --host-key agent.pub --once
@@ -65,6 +79,8 @@ Ctrl-C ends the session in order: the app runs on with what it has. Exit code 0 
 pub struct AttachArgs {
     #[command(flatten)]
     pub target: TargetArgs,
+    #[command(flatten)]
+    pub add: AddArgs,
 
     /// What goes where: a file or directory here, and a path in the pod (relative to the app's working
     /// directory; that directory itself by default). Can be given more than once
@@ -102,7 +118,7 @@ pub struct AttachArgs {
     /// Say what would be sent, and write nothing
     #[arg(long, help_heading = "How it runs")]
     pub dry_run: bool,
-    /// Do not ask: yes to a proposed place and to many deletes
+    /// Do not ask: yes to a change in the cluster, to a proposed place and to many deletes
     #[arg(short, long, help_heading = "How it runs")]
     pub yes: bool,
 
@@ -126,18 +142,18 @@ pub enum Output {
     Json,
 }
 
-/// How a target is named and reached.
-#[derive(Debug, Clone, Default, Args)]
-pub struct TargetArgs {
-    /// pid/N: a process on this machine; ssh/[USER@]HOST:PORT: an agent that serves there
-    #[arg(value_name = "TARGET")]
-    pub target: Option<TargetWord>,
-    /// The private key for an ssh/ target
-    #[arg(long, value_name = "FILE", help_heading = "SSH")]
-    pub identity: Option<PathBuf>,
-    /// The agent's host key for an ssh/ target: a file, or the key itself
-    #[arg(long, value_name = "FILE|KEY", help_heading = "SSH")]
-    pub host_key: Option<String>,
+#[derive(Debug, Args)]
+pub struct DetachArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Do not ask whether a pod that was changed in place is to be replaced: it is
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Do not wait for the rollout
+    #[arg(long)]
+    pub no_wait: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -194,64 +210,6 @@ pub struct PullArgs {
     pub output: OutputArgs,
 }
 
-/// A target as it is named on the command line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TargetWord {
-    Pid(u32),
-    Ssh { user: Option<String>, host: String, port: u16 },
-}
-
-impl FromStr for TargetWord {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.split_once('/') {
-            Some(("pid", pid)) => match pid.parse::<u32>() {
-                Ok(pid) if pid > 0 => Ok(Self::Pid(pid)),
-                _ => Err(format!("{pid:?} is no process id: pid/4711 is one")),
-            },
-            Some(("ssh", place)) => parse_ssh(place),
-            _ => Err("expected pid/N or ssh/[USER@]HOST:PORT".to_owned()),
-        }
-    }
-}
-
-fn parse_ssh(place: &str) -> Result<TargetWord, String> {
-    let (user, address) = match place.rsplit_once('@') {
-        Some((user, address)) => (Some(user.to_owned()), address),
-        None => (None, place),
-    };
-    let parts = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
-    match parts {
-        Some((host, port)) if !host.is_empty() && port > 0 => {
-            let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-            Ok(TargetWord::Ssh { user, host, port })
-        }
-        _ => Err("expected ssh/[USER@]HOST:PORT".to_owned()),
-    }
-}
-
-impl fmt::Display for TargetWord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Pid(pid) => write!(f, "pid/{pid}"),
-            Self::Ssh { user, host, port } => {
-                let user = user.as_ref().map(|u| format!("{u}@")).unwrap_or_default();
-                match host.contains(':') {
-                    true => write!(f, "ssh/{user}[{host}]:{port}"),
-                    false => write!(f, "ssh/{user}{host}:{port}"),
-                }
-            }
-        }
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for TargetWord {
-    fn deserialize<D: serde::Deserializer<'de>>(de: D) -> Result<Self, D::Error> {
-        String::deserialize(de)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
 /// `FROM[:TO]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyncSpec {
@@ -298,16 +256,6 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn targets_read_back_as_they_are_written() {
-        for text in ["pid/1", "ssh/localhost:22", "ssh/me@10.0.0.1:2222", "ssh/[::1]:22"] {
-            assert_eq!(text.parse::<TargetWord>().map(|t| t.to_string()).as_deref(), Ok(text));
-        }
-        for bad in ["pid/0", "pid/x", "pid/", "1", "ssh/host", "ssh/:22", "ssh/host:0", "deploy/demo"] {
-            assert!(bad.parse::<TargetWord>().is_err(), "{bad}");
-        }
     }
 
     #[test]

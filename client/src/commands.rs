@@ -1,6 +1,9 @@
 //! One file for each command; what two of them need is here.
 
 pub mod attach;
+pub mod detach;
+pub mod logs;
+pub mod port_forward;
 pub mod pull;
 pub mod restart;
 pub mod status;
@@ -32,8 +35,8 @@ pub(crate) fn whom(
 ) -> Result<Whom, CommandError> {
     let running = control::running()?;
     let route = settings::route(args, config, project);
-    if let Some(target) = &args.target {
-        let name = target.to_string();
+    if args.target.is_some() || args.cluster.selector.is_some() {
+        let name = route.as_ref().map(Route::name).unwrap_or_default();
         if let Some(holder) = running.into_iter().find(|h| h.target == name) {
             return Ok(Whom::Running(holder));
         }
@@ -56,7 +59,7 @@ pub(crate) fn whom(
 
 fn no_target() -> CommandError {
     CommandError::usage("no attach runs in this directory, and no target is named")
-        .hint("name one: pid/4711 or ssh/HOST:PORT; `devsync status` lists what is attached")
+        .hint("name one: deploy/demo or pid/4711; `devsync status` lists what is attached")
 }
 
 /// Writes a line to standard output.

@@ -24,6 +24,11 @@ pub enum ConfigError {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
     pub target: Option<TargetWord>,
+    /// Instead of a target: pods with these labels.
+    pub selector: Option<String>,
+    pub namespace: Option<String>,
+    pub context: Option<String>,
+    pub container: Option<String>,
     #[serde(default)]
     pub sync: Vec<SyncSpec>,
     pub exe: Option<PathBuf>,

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use tokio::sync::mpsc;
 
-use crate::cli::TargetWord;
+use crate::cli::{ClusterArgs, TargetWord};
+use crate::cluster::{self, Access, Cluster, PodTarget, WorkloadRef};
 use crate::error::{CommandError, Kind};
 use crate::session::{Event, Session, SessionError, Welcome};
 use crate::transport::Transport;
@@ -20,6 +21,24 @@ pub struct Route {
     pub target: TargetWord,
     pub identity: Option<PathBuf>,
     pub host_key: Option<String>,
+    /// Where a target in a cluster is looked for.
+    pub cluster: ClusterArgs,
+    /// End another client's session with the app first.
+    pub take_over: bool,
+}
+
+impl Route {
+    /// What tells this target from all others, and leads to it on a command line: `pid/7`, or
+    /// `deploy/demo -n shop --context kind-dev`.
+    pub fn name(&self) -> String {
+        // Without a kubeconfig there is nothing to tell apart; connecting says what is wrong.
+        let place = self.target.is_in_cluster().then(|| cluster::place(&self.cluster).ok()).flatten();
+        let container = self.cluster.container.as_ref().map(|name| format!(" -c {name}")).unwrap_or_default();
+        match place {
+            Some(place) => format!("{} {place}{container}", self.target),
+            None => self.target.to_string(),
+        }
+    }
 }
 
 /// A session and what the agent said first.
@@ -27,12 +46,19 @@ pub struct Connected {
     pub session: Session,
     pub welcome: Welcome,
     pub events: mpsc::Receiver<Event>,
+    /// The pod that was found, for a target in a cluster.
+    pub pod: Option<PodTarget>,
 }
 
+/// Opens a session. A target in a cluster is looked for anew each time, so that a replaced pod is followed.
 pub async fn connect(route: &Route) -> Result<Connected, CommandError> {
-    let transport = match &route.target {
-        TargetWord::Pid(_) => local(&route.target)?,
-        TargetWord::Ssh { user, host, port } => over_ssh(route, user.as_deref(), host, *port).await?,
+    let (transport, pod) = match &route.target {
+        TargetWord::Pid(_) => (local(&route.target)?, None),
+        TargetWord::Ssh { user, host, port } => (over_ssh(route, user.as_deref(), host, *port).await?, None),
+        TargetWord::Workload { .. } | TargetWord::Selector(_) => {
+            let (transport, pod) = into_pod(route).await?;
+            (transport, Some(pod))
+        }
     };
     let (session, welcome, events) = Session::open(transport).await.map_err(|error| {
         // A process that is not there does not come back under its number.
@@ -44,7 +70,23 @@ pub async fn connect(route: &Route) -> Result<Connected, CommandError> {
             Some(_) => error,
         }
     })?;
-    Ok(Connected { session, welcome, events })
+    Ok(Connected { session, welcome, events, pod })
+}
+
+async fn into_pod(route: &Route) -> Result<(Transport, PodTarget), CommandError> {
+    let not_here = || CommandError::usage(format!("{} is in no cluster", route.target));
+    let workload = WorkloadRef::of(&route.target).ok_or_else(not_here)?;
+    let cluster = Cluster::connect(&route.cluster).await?;
+    let found = cluster::find(&cluster, &workload, route.cluster.container.as_deref()).await?;
+    // A pod with an agent before one without, the newest ready first.
+    let with_agent = found.iter().position(|pod| pod.has_agent).unwrap_or(0);
+    let pod = found.into_iter().nth(with_agent).ok_or_else(not_here)?;
+    let access = Access {
+        take_over: route.take_over,
+        identity: route.identity.clone(),
+        host_key: route.host_key.clone(),
+    };
+    Ok((cluster::open(&cluster, &pod, &access).await?, pod))
 }
 
 fn local(target: &TargetWord) -> Result<Transport, CommandError> {

@@ -3,6 +3,7 @@
 //! Only looks; whether the root has it is asked of the agent.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use devsync_protocol::path::PodPath;
@@ -19,6 +20,24 @@ pub enum ElfError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{path} is a damaged ELF file", path = path.display())]
     Damaged { path: PathBuf, source: object::read::Error },
+    #[error("{path} is no program: neither an ELF file nor a script that begins with #!", path = path.display())]
+    NoProgram { path: PathBuf },
+    #[error("{path} may not be executed: its mode is {mode:04o}", path = path.display())]
+    Mode { path: PathBuf, mode: u32 },
+}
+
+impl ElfError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Mode { path, .. } => Some(format!("chmod +x {}", path.display())),
+            Self::NoProgram { .. } => {
+                Some("--exe names what a build leaves; sources go with --sync".to_owned())
+            }
+            Self::Damaged { .. } => Some("build it again".to_owned()),
+            Self::Read { .. } => None,
+        }
+    }
 }
 
 /// What an ELF file asks of its machine and of the files around it.
@@ -32,6 +51,39 @@ pub struct Needs {
     pub libraries: Vec<Vec<u8>>,
     /// Where it looks for them first (DT_RUNPATH, DT_RPATH).
     pub runpath: Vec<Vec<u8>>,
+}
+
+/// Looks at what is to replace an executable: a script has no needs that could be known.
+pub fn look_at_program(path: &Path) -> Result<Option<Needs>, ElfError> {
+    check_mode(path)?;
+    let needs = look(path)?;
+    if needs.is_none() && !is_script(path)? {
+        return Err(ElfError::NoProgram { path: path.to_owned() });
+    }
+    Ok(needs)
+}
+
+fn is_script(path: &Path) -> Result<bool, ElfError> {
+    let mut start = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(2).read_to_end(&mut start));
+    read.map_err(|source| ElfError::Read { path: path.to_owned(), source })?;
+    Ok(start == b"#!")
+}
+
+#[cfg(unix)]
+fn check_mode(path: &Path) -> Result<(), ElfError> {
+    use std::os::unix::fs::PermissionsExt;
+    let metadata = std::fs::metadata(path);
+    let metadata = metadata.map_err(|source| ElfError::Read { path: path.to_owned(), source })?;
+    match metadata.permissions().mode() & 0o7777 {
+        mode if mode & 0o111 == 0 => Err(ElfError::Mode { path: path.to_owned(), mode }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+fn check_mode(_: &Path) -> Result<(), ElfError> {
+    Ok(())
 }
 
 /// Reads the headers of `path`; `None` where it is no ELF file (a script).
@@ -220,6 +272,22 @@ mod tests {
         std::fs::write(file.path(), "#!/bin/sh\n").expect("written");
         assert_eq!(look(file.path()).expect("readable"), None);
         assert!(matches!(look(Path::new("/nonexistent")), Err(ElfError::Read { .. })));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_text_is_no_program() {
+        use std::os::unix::fs::PermissionsExt;
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        let look_at = |text: &str, mode: u32| {
+            std::fs::write(file.path(), text).expect("written");
+            std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).expect("chmod");
+            look_at_program(file.path())
+        };
+        assert!(matches!(look_at("#!/bin/sh\n", 0o755), Ok(None)));
+        assert!(matches!(look_at("#!/bin/sh\n", 0o644), Err(ElfError::Mode { mode: 0o644, .. })));
+        assert!(matches!(look_at("print(1)\n", 0o755), Err(ElfError::NoProgram { .. })));
+        assert!(matches!(look_at("", 0o755), Err(ElfError::NoProgram { .. })));
     }
 
     #[test]

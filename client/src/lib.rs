@@ -6,6 +6,7 @@ pub mod app;
 pub mod ask;
 pub mod build;
 pub mod cli;
+pub mod cluster;
 pub mod commands;
 pub mod compare;
 pub mod config;
@@ -68,10 +69,13 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 async fn command(command: &Command) -> Result<ExitCode, CommandError> {
     match command {
         Command::Attach(args) => commands::attach::run(args).await,
+        Command::Detach(args) => commands::detach::run(args).await,
         Command::Restart(args) => commands::restart::run(args).await,
         Command::Status(args) => commands::status::run(args).await,
         Command::Verify(args) => commands::verify::run(args).await,
         Command::Pull(args) => commands::pull::run(args).await,
+        Command::Logs(args) => commands::logs::run(args).await,
+        Command::PortForward(args) => commands::port_forward::run(args).await,
     }
 }
 

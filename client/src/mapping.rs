@@ -63,6 +63,8 @@ pub enum MappingError {
     Place { from: PathBuf, to: String, source: PathError },
     #[error("the app's executable is not known, so --exe has no place to go")]
     NoExe,
+    #[error("--exe {file} would replace {exe}, which only runs {app}", file = file.display())]
+    Interpreter { file: PathBuf, exe: PodPath, app: String },
     #[error("this directory is no project that fits {app}, and its working directory is {cwd}")]
     Nothing { app: String, cwd: String },
     #[error("the project builds {what}, and none of them is called {exe}")]
@@ -79,6 +81,7 @@ impl From<MappingError> for CommandError {
                 Some("an absolute path, or one relative to the app's working directory")
             }
             MappingError::NoExe => Some("say the place: --sync FILE:/path/in/the/pod"),
+            MappingError::Interpreter { .. } => Some("sources go with --sync FROM:TO"),
             MappingError::Nothing { .. } => Some("say what goes where: --sync .:/path/in/the/pod"),
             MappingError::Which { .. } => Some("say which: --build CMD --exe FILE"),
             MappingError::NoJar { .. } => Some("build it first, or say which: --sync FILE:/path/to/the.jar"),
@@ -111,6 +114,7 @@ fn as_told(app: &App, wishes: &Wishes) -> Result<Plan, MappingError> {
         mappings.push(explicit(spec)?);
     }
     if let Some(path) = &wishes.exe {
+        refuse_interpreter(app, path)?;
         mappings.push(executable(app, path)?);
     }
     Ok(Plan {
@@ -122,6 +126,17 @@ fn as_told(app: &App, wishes: &Wishes) -> Result<Plan, MappingError> {
         confirm: None,
         because: "as you say".to_owned(),
     })
+}
+
+/// A program goes over an interpreter only where it has its name: then it is the interpreter that is worked on.
+fn refuse_interpreter(app: &App, path: &Path) -> Result<(), MappingError> {
+    let same_name = path.file_name().is_some_and(|name| name.to_string_lossy() == app.exe_name());
+    match &app.exe {
+        Some(exe) if app.runtime() != Runtime::Native && !same_name => {
+            Err(MappingError::Interpreter { file: path.to_owned(), exe: exe.clone(), app: app.name() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// `--exe FILE`, or a build's output, over the app's executable.

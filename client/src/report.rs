@@ -14,7 +14,7 @@ use crate::error::{CommandError, colour_on_stderr, render};
 mod plain;
 mod words;
 
-pub use plain::{plain, plain_line};
+pub use plain::{plain, plain_line, terminal_line};
 pub use words::{bytes, count, millis};
 
 /// Last lines of a build's output that are kept until it ends.
@@ -105,6 +105,10 @@ pub enum Event {
     Note {
         text: String,
         hint: Option<String>,
+    },
+    /// What is done in the cluster.
+    Step {
+        text: String,
     },
     Building {
         command: String,

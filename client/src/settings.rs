@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use devsync_protocol::message::RootOptions;
 
-use crate::cli::{AttachArgs, SyncSpec, TargetArgs};
+use crate::cli::{AttachArgs, ClusterArgs, SyncSpec, TargetArgs, TargetWord};
 use crate::config::{self, Config};
 use crate::connect::Route;
 use crate::error::{CommandError, Kind};
@@ -37,18 +37,50 @@ pub fn project() -> Result<(Config, PathBuf), CommandError> {
 
 /// The target that is named, on the command line or in devsync.toml.
 pub fn route(args: &TargetArgs, config: &Config, project: &Path) -> Option<Route> {
-    let target = args.target.clone().or_else(|| config.target.clone())?;
+    let selected = |selector: &Option<String>| selector.clone().map(TargetWord::Selector);
+    let given = args.target.clone().or_else(|| selected(&args.cluster.selector));
+    let target = given.or_else(|| config.target.clone()).or_else(|| selected(&config.selector))?;
     let in_project = |path: &PathBuf| project.join(path);
     let host_key = || {
         let key = config.host_key.clone()?;
         let file = project.join(&key);
         Some(if file.is_file() { file.to_string_lossy().into_owned() } else { key })
     };
+    let own = &args.cluster;
+    let cluster = ClusterArgs {
+        namespace: own.namespace.clone().or_else(|| config.namespace.clone()),
+        context: own.context.clone().or_else(|| config.context.clone()),
+        container: own.container.clone().or_else(|| config.container.clone()),
+        ..own.clone()
+    };
     Some(Route {
         target,
         identity: args.identity.clone().or_else(|| config.identity.as_ref().map(in_project)),
         host_key: args.host_key.clone().or_else(host_key),
+        cluster,
+        take_over: false,
     })
+}
+
+/// As [`route`], for commands that need a cluster.
+pub fn cluster_route(
+    target: Option<&TargetWord>,
+    cluster: &ClusterArgs,
+    config: &Config,
+    project: &Path,
+    command: &str,
+) -> Result<Route, CommandError> {
+    let args =
+        TargetArgs { target: target.cloned(), cluster: cluster.clone(), ..TargetArgs::default() };
+    route(&args, config, project).ok_or_else(|| {
+        CommandError::usage("no target is named")
+            .hint(format!("devsync {command} deploy/demo, or target = \"…\" in devsync.toml"))
+    })
+}
+
+pub fn no_cluster(route: &Route, command: &str) -> CommandError {
+    CommandError::usage(format!("{} is in no cluster", route.target))
+        .hint(format!("devsync {command} deploy/demo: a workload or a pod"))
 }
 
 /// What is synced and where; the command line's list replaces that of the file.

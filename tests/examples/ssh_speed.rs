@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
-use devsync_agent::ssh::{HostKey, Limits, SshConfig, serve};
+use devsync_agent::ssh::{HostKey, Limits, Registered, SshConfig, serve};
 use devsync_cli::transport::ssh::{PinnedKey, SshTarget, connect};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,12 @@ async fn main() -> anyhow::Result<()> {
         identity: identity.clone(),
     };
     let authorized_keys = identity.with_extension("pub");
-    let config = SshConfig { host_key, authorized_keys, limits: Limits::default() };
+    let config = SshConfig {
+        host_key,
+        authorized_keys: Some(authorized_keys),
+        registered: Arc::new(Registered::default()),
+        limits: Limits::default(),
+    };
     let shutdown = CancellationToken::new();
     let server = tokio::spawn(serve(config, listener, Arc::new(|r, w, _| session(r, w)), shutdown.clone()));
 

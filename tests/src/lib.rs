@@ -4,5 +4,6 @@
 pub mod app;
 pub mod attach;
 pub mod bench;
+pub mod cluster;
 pub mod demo;
 pub mod policy;

@@ -13,6 +13,7 @@ pub const LICENCES: &[&str] = &[
     "BSD-2-Clause",
     "BSD-3-Clause",
     "CC0-1.0",
+    "CDLA-Permissive-2.0",
     "ISC",
     "MIT",
     "MIT-0",
@@ -33,12 +34,14 @@ pub struct Duplicate {
 
 /// Every crate that is allowed twice.
 pub const DUPLICATES: &[Duplicate] = &[
+    Duplicate { name: "base64", why: "kube and the HTTP client below it are a release apart" },
     Duplicate {
         name: "embedded-io",
         why: "postcard has optional support for two generations; neither is built",
     },
     Duplicate { name: "getrandom", why: "ring is on 0.2, tempfile and the RustCrypto crates moved on" },
     Duplicate { name: "io-lifetimes", why: "fs-set-times of cap-std and cap-std itself are a release apart" },
+    Duplicate { name: "object", why: "a build script of the JSONPath parser below kube has its own" },
     Duplicate { name: "syn", why: "derive crates are moving from 2 to 3; compile time only" },
     Duplicate { name: "windows*", why: "bindings of four ages below other crates; only in Windows builds" },
 ];

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use devsync_agent::ssh::{HostKey, Limits, SessionFn, SshConfig, serve};
+use devsync_agent::ssh::{HostKey, Limits, Registered, SessionFn, SshConfig, serve};
 use devsync_cli::transport::Transport;
 use devsync_cli::transport::ssh::{PinnedKey, SshError, SshTarget, connect};
 use tempfile::TempDir;
@@ -40,7 +40,9 @@ impl Server {
         let target = SshTarget { addr, user: "me".into(), identity, host_key: pinned };
         let shutdown = CancellationToken::new();
         let limits = Limits { drain: Duration::from_millis(500), ..Limits::default() };
-        let config = SshConfig { host_key, authorized_keys: directory.path().join("keys"), limits };
+        let authorized_keys = Some(directory.path().join("keys"));
+        let registered = Arc::new(Registered::default());
+        let config = SshConfig { host_key, authorized_keys, registered, limits };
         let task = tokio::spawn(serve(config, listener, session, shutdown.clone()));
         Self { directory, target, shutdown, task }
     }

@@ -1,8 +1,5 @@
 //! The beginning of a session: the app is found, its root opened, and what is permitted is found out.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use devsync_protocol::message::{AutoRestart, Refusal, Reply};
@@ -42,12 +39,6 @@ impl Opened {
 }
 
 pub(super) fn open(config: &SessionConfig) -> Result<Opened, Refusal> {
-    make_private(&config.state).map_err(|error| Refusal {
-        what: "the agent's state directory".to_owned(),
-        cause: format!("{}: {error}", config.state.display()),
-        hint: Some("give the agent a directory that it may write with --state DIR".to_owned()),
-        fatal: true,
-    })?;
     let target = find::find(&config.target).map_err(|error| Refusal {
         what: error.to_string(),
         // It says all: which process, and what is the matter with it.
@@ -116,16 +107,4 @@ fn auto(report: &TargetReport, supervisor: Option<&Supervisor>) -> AutoRestart {
 /// A target error as the client is told.
 pub(super) fn refusal(what: String, error: &TargetError) -> Refusal {
     Refusal { what, cause: error.to_string(), hint: error.hint(), fatal: false }
-}
-
-/// Makes the directory for this user alone; what is there already must be so too.
-fn make_private(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    let metadata = std::fs::symlink_metadata(path)?;
-    if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() || metadata.mode() & 0o022 != 0
-    {
-        return Err(std::io::Error::other("it is not a directory that only this user may write"));
-    }
-    Ok(())
 }

@@ -1,6 +1,7 @@
 //! Requests: each is carried out where it belongs, and answered.
 
 use std::io::Read;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use devsync_protocol::message::{
@@ -9,6 +10,7 @@ use devsync_protocol::message::{
 use devsync_protocol::path::{PodPath, display};
 use devsync_protocol::restart::{AppState, RestartFailure, RestartMode};
 
+use super::holders::Held;
 use super::open::{Opened, refusal};
 use super::pulse::Pulse;
 use super::restarts::{App, Job, Restarts};
@@ -31,6 +33,8 @@ const MAX_EXISTS: usize = 10_000;
 /// After batches beyond this many bytes or operations, freed memory is given back to the kernel.
 const LARGE: usize = 1024 * 1024;
 const LARGE_OPS: usize = 500;
+/// How long a session that is ended may take to let go.
+const TAKE_OVER: Duration = Duration::from_secs(10);
 /// Mode of a sync root that is made because it was missing.
 const ROOT_MODE: u32 = 0o755;
 
@@ -44,7 +48,7 @@ pub(super) struct Session {
     /// The newest batch that was not applied.
     failed: Option<BatchId>,
     /// Held from the first root that is opened for writing.
-    lock: Option<Lock>,
+    lock: Option<(Lock, Option<Held>)>,
     /// The ids that files are touched with, kept from one operation of a batch to the next.
     ids: Option<FsIdGuard>,
 }
@@ -258,10 +262,7 @@ impl Session {
             Err(RootError::Lock(LockError::Held(by))) => self.send(&Reply::Refused(Refusal {
                 what: format!("attach to process {}", self.opened.app.pid()),
                 cause: format!("{by} is attached already"),
-                hint: Some(
-                    "end that attach first (Ctrl-C there), or use `devsync restart`, `status` and `verify`"
-                        .into(),
-                ),
+                hint: Some("end that attach first (Ctrl-C there), or take it over with --take-over".into()),
                 fatal: true,
             })),
             Err(error) => self.refuse(format!("sync into {path}"), &error),
@@ -276,8 +277,7 @@ impl Session {
     ) -> Result<(Root, bool), RootError> {
         let holder = format!("{}, since {}", self.config.peer, now());
         if !options.dry_run && self.lock.is_none() {
-            let name = format!("target-{}-{}.lock", self.opened.app.pid(), self.opened.app.start_time());
-            self.lock = Some(Lock::take(&self.config.state.join(name), &holder)?);
+            self.lock = Some(self.hold(&holder)?);
         }
         let found = self.opened.root.sync_root(path.as_bytes());
         let exists = found.is_ok();
@@ -293,6 +293,24 @@ impl Session {
             dir.check_writable(b"")?;
         }
         Ok((Root::open(id, dir, options, &self.config.state, &holder)?, exists))
+    }
+
+    /// Takes the target for this session, from another one too if that was asked for. It is named by the process whose
+    /// root is worked in, which stays the same when devsync-run starts the app anew.
+    fn hold(&self, holder: &str) -> Result<(Lock, Option<Held>), LockError> {
+        let root = self.opened.root.identity();
+        let name = format!("target-{}-{}.lock", root.pid(), root.start_time());
+        let path = self.config.state.join(&name);
+        let holders = &self.config.holders;
+        let take_over = self.config.take_over.swap(false, Ordering::SeqCst);
+        let lock = match Lock::take(&path, holder) {
+            Err(LockError::Held(_)) if take_over && holders.end(&name, &self.config.peer) => {
+                Lock::wait(&path, holder, TAKE_OVER)?
+            }
+            taken => taken?,
+        };
+        let cut = self.config.cut.clone();
+        Ok((lock, cut.map(|cut| holders.enter(&name, self.outbox.clone(), cut))))
     }
 
     fn absolute(&self, place: &Place) -> Option<PodPath> {

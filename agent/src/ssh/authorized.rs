@@ -44,7 +44,7 @@ pub enum AuthorizedKeysError {
 /// Why a key may not log in.
 #[derive(Debug, Error)]
 pub(super) enum Refusal {
-    #[error("the key is not in the file")]
+    #[error("the key is not known")]
     Unknown,
     #[error("the key has expired")]
     Expired,
@@ -54,8 +54,9 @@ pub(super) enum Refusal {
     File(#[from] AuthorizedKeysError),
 }
 
+/// Why a line gives no key.
 #[derive(Debug, Error)]
-enum LineError {
+pub enum LineError {
     #[error(transparent)]
     Options(#[from] OptionError),
     #[error("the key cannot be read")]
@@ -189,11 +190,13 @@ fn parse(path: &Path, text: &str) -> Vec<Entry> {
 fn entry(line: &str) -> Result<Entry, LineError> {
     let (options, key) = split_options(line);
     let options = KeyOptions::parse(options)?;
-    let key = PublicKey::from_openssh(key)?;
-    if !KEYS.contains(&key.algorithm()) {
-        return Err(LineError::Algorithm(key.algorithm()));
-    }
-    Ok(Entry { key, options })
+    Ok(Entry { key: readable_key(key)?, options })
+}
+
+/// A key without options, of a kind that is accepted.
+pub fn readable_key(text: &str) -> Result<PublicKey, LineError> {
+    let key = PublicKey::from_openssh(text)?;
+    if KEYS.contains(&key.algorithm()) { Ok(key) } else { Err(LineError::Algorithm(key.algorithm())) }
 }
 
 /// Options end at the first blank outside quotes; a line that begins with a key's type has none.

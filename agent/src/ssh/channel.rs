@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
+use devsync_protocol::contract::SUBSYSTEM;
 use russh::server::Msg;
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use tokio::sync::mpsc::Receiver;
@@ -14,15 +15,15 @@ use tokio_util::sync::CancellationToken;
 use super::inbox::Inbox;
 use super::outbox::outbox;
 use super::throttle::Throttle;
-use super::{Peer, SUBSYSTEM, SessionFn};
+use super::{Caller, Peer, SessionFn};
 
-/// How a connection ends its sessions.
+/// How sessions are ended.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Stop {
+pub struct Stop {
     /// End of input: a session may still answer.
-    pub(super) input: CancellationToken,
-    /// The client is gone.
-    pub(super) all: CancellationToken,
+    pub input: CancellationToken,
+    /// The client is gone: what was not sent yet is dropped.
+    pub all: CancellationToken,
 }
 
 /// Serves a channel until it is closed and its session has ended; `place` is kept as long.
@@ -42,8 +43,9 @@ pub(super) async fn run(
     };
     if asked {
         tracing::info!(%peer, "session begins");
-        let stop = Stop { input: stop.input, all: stop.all.child_token() };
-        match carry(incoming, &outgoing, peer.clone(), session, throttle, &stop).await {
+        let stop = Stop { input: stop.input.child_token(), all: stop.all.child_token() };
+        let caller = Caller { peer: peer.clone(), stop: stop.clone() };
+        match carry(incoming, &outgoing, caller, session, throttle, &stop).await {
             Ok(()) => tracing::info!(%peer, "session ended"),
             Err(error) => tracing::warn!(%peer, %error, "session could not be started"),
         }
@@ -67,7 +69,7 @@ async fn subsystem(incoming: &mut ChannelReadHalf) -> bool {
 async fn carry(
     incoming: ChannelReadHalf,
     outgoing: &ChannelWriteHalf<Msg>,
-    peer: Peer,
+    caller: Caller,
     session: Arc<SessionFn>,
     throttle: Arc<Throttle>,
     stop: &Stop,
@@ -76,7 +78,7 @@ async fn carry(
     let (writer, parts) = outbox(throttle);
     let (ended, end) = oneshot::channel::<()>();
     let thread = std::thread::Builder::new().name("session".into()).spawn(move || {
-        session(Box::new(reader), Box::new(writer), peer);
+        session(Box::new(reader), Box::new(writer), caller);
         drop(ended);
     })?;
     let receiving = async {

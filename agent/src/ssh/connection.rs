@@ -160,6 +160,9 @@ impl Connection {
             tracing::warn!(peer = %self.address, "a session still works after its client is gone");
             self.channels.wait().await;
         }
+        if let Some(grant) = self.login.as_ref().and_then(|(peer, _)| peer.grant.as_ref()) {
+            self.shared.registered.used(grant, std::time::Instant::now());
+        }
         match (&self.login, error) {
             (Some((peer, _)), None) => tracing::info!(%peer, "logout"),
             (Some((peer, _)), Some(error)) => tracing::info!(%peer, %error, "logout"),

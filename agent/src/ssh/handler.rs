@@ -4,8 +4,9 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::Instant;
 
+use devsync_protocol::contract::SUBSYSTEM;
 use russh::keys::{HashAlg, PublicKey};
 use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Error, Pty};
@@ -13,7 +14,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::throttle::Throttle;
-use super::{Peer, SUBSYSTEM, Shared};
+use super::{Peer, Shared};
 
 /// Names from the wire are cut to this many characters before they are kept or logged.
 const NAME: usize = 64;
@@ -51,28 +52,31 @@ impl ConnectionHandler {
 
     fn peer(&self, user: &str, key: &PublicKey) -> Peer {
         let key = key.fingerprint(HashAlg::Sha256).to_string();
-        Peer { address: self.address, user: user.chars().take(NAME).collect(), key }
+        Peer { address: self.address, user: user.chars().take(NAME).collect(), key, grant: None }
     }
 
-    /// Whether this key may log in; asked when it is offered and again when it is proved.
-    async fn permits(&mut self, user: &str, key: &PublicKey) -> bool {
+    /// Whether this key may log in, and for what; asked when it is offered and again when it is proved.
+    async fn permits(&mut self, user: &str, key: &PublicKey) -> Option<Peer> {
+        let mut peer = self.peer(user, key);
         let reason = if self.refused >= self.shared.limits.auth_attempts {
             Some("too many keys were tried".to_owned())
         } else {
             let (shared, key, source) = (Arc::clone(&self.shared), key.clone(), self.address.ip());
-            let check = move || shared.authorized.check(&key, source, SystemTime::now());
-            match tokio::task::spawn_blocking(check).await {
-                Ok(Ok(())) => None,
+            match tokio::task::spawn_blocking(move || shared.check(&key, source)).await {
+                Ok(Ok(grant)) => {
+                    peer.grant = grant;
+                    None
+                }
                 Ok(Err(refusal)) => Some(refusal.to_string()),
                 Err(error) => Some(error.to_string()),
             }
         };
         if let Some(reason) = reason {
             self.refused += 1;
-            tracing::warn!(peer = %self.peer(user, key), reason, "login refused");
-            return false;
+            tracing::warn!(%peer, reason, "login refused");
+            return None;
         }
-        true
+        Some(peer)
     }
 
     /// Tells the connection's task; the connection ends where that is gone.
@@ -102,14 +106,13 @@ impl Handler for ConnectionHandler {
 
     async fn auth_publickey_offered(&mut self, user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Error> {
         let permitted = self.permits(user, offer.public_key).await;
-        Ok(if permitted { Auth::Accept } else { Auth::reject() })
+        Ok(if permitted.is_some() { Auth::Accept } else { Auth::reject() })
     }
 
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Error> {
-        if !self.permits(user, key.public_key).await {
+        let Some(peer) = self.permits(user, key.public_key).await else {
             return Ok(Auth::reject());
-        }
-        let peer = self.peer(user, key.public_key);
+        };
         let Ok(place) = Arc::clone(&self.shared.sessions).try_acquire_owned() else {
             tracing::warn!(%peer, reason = "too many connections", "login refused");
             return Ok(Auth::reject());
@@ -121,6 +124,9 @@ impl Handler for ConnectionHandler {
     async fn auth_succeeded(&mut self, _: &mut Session) -> Result<(), Error> {
         let (peer, place) = self.login.take().ok_or(Error::NotAuthenticated)?;
         tracing::info!(%peer, "login");
+        if let Some(grant) = &peer.grant {
+            self.shared.registered.used(grant, Instant::now());
+        }
         self.tell(Event::LoggedIn(peer, place)).await
     }
 

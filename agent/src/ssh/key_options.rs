@@ -10,7 +10,7 @@ use russh::keys::ssh_key::authorized_keys::ConfigOpts;
 use thiserror::Error;
 
 #[derive(Debug, Error, PartialEq, Eq)]
-pub(super) enum OptionError {
+pub enum OptionError {
     #[error("the options cannot be read")]
     Malformed,
     #[error("option {0:?} is not supported")]

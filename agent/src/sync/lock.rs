@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -24,7 +25,21 @@ pub(crate) enum LockError {
 #[derive(Debug)]
 pub(crate) struct Lock(#[expect(dead_code, reason = "held for its lock")] Flock<File>);
 
+/// Between two tries for a lock that another holds: the kernel has no wait with an end.
+const PAUSE: Duration = Duration::from_millis(20);
+
 impl Lock {
+    /// Takes the lock as soon as it is free, or tells after `patience` who holds it.
+    pub(crate) fn wait(path: &Path, holder: &str, patience: Duration) -> Result<Self, LockError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match Self::take(path, holder) {
+                Err(LockError::Held(_)) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+                taken => return taken,
+            }
+        }
+    }
+
     /// Takes the lock at `path`, or tells who holds it. `holder` is written into the file.
     pub(crate) fn take(path: &Path, holder: &str) -> Result<Self, LockError> {
         let broken = |source| LockError::Io { path: path.display().to_string(), source };
@@ -34,6 +49,7 @@ impl Lock {
             .read(true)
             .write(true)
             .mode(0o600)
+            .custom_flags(nix::libc::O_NOFOLLOW)
             .open(path)
             .map_err(broken)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {

@@ -21,6 +21,8 @@ pub use status::Status;
 
 /// More than a stat, status or cgroup file ever holds.
 const SMALL: u64 = 256 * 1024;
+/// 100,000 mounts (`fs.mount-max`) of some 100 bytes each.
+const MOUNTS: u64 = 16 * 1024 * 1024;
 /// Arguments and environment together may take 3/4 of an 8 MiB stack (execve(2)).
 const STRINGS: u64 = 8 * 1024 * 1024;
 /// More threads or processes than a default kernel allows (`pid_max` is 4194304 at most).
@@ -158,6 +160,13 @@ impl ProcDir {
         Ok(stat.st_ino)
     }
 
+    /// The kernel's numbers of the mounts at the process's `/`. A number belongs to one mount while that lives, and a
+    /// mount to one namespace: equal numbers are the same mount namespace. Everybody may read this of everybody
+    /// (proc(5), `mountinfo`); empty where the root directory is no mount point.
+    pub fn root_mounts(&self) -> Result<Vec<u32>, ProcError> {
+        Ok(mounts_at_root(&self.read("mountinfo", MOUNTS)?))
+    }
+
     pub fn tasks(&self) -> Result<Vec<u32>, ProcError> {
         let dir = self.open_at("task", OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
         numeric_names(dir).map_err(|errno| Self::error(self.pid, "task", errno))
@@ -243,6 +252,16 @@ fn numeric_names(dir: OwnedFd) -> Result<Vec<u32>, Errno> {
     Ok(ids)
 }
 
+/// Fields of a line: mount, parent, device, root in its file system, mount point, …
+fn mounts_at_root(table: &[u8]) -> Vec<u32> {
+    let number = |line: &[u8]| {
+        let mut fields = line.split(|b| *b == b' ');
+        let mount = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+        (fields.nth(3)? == b"/").then_some(mount)
+    };
+    table.split(|b| *b == b'\n').filter_map(number).collect()
+}
+
 fn split(bytes: &[u8]) -> Vec<Vec<u8>> {
     let strings = bytes.strip_suffix(b"\0").unwrap_or(bytes);
     if bytes.is_empty() { Vec::new() } else { strings.split(|b| *b == 0).map(<[u8]>::to_vec).collect() }
@@ -267,6 +286,15 @@ mod tests {
         assert_eq!(split(b"a\0\0b\0"), [b"a".to_vec(), Vec::new(), b"b".to_vec()]);
         assert_eq!(split(b"\0"), [Vec::new()]);
         assert!(split(b"").is_empty());
+    }
+
+    #[test]
+    fn mounts_at_the_root_are_told_from_others() {
+        let table = b"529 417 0:98 / / ro,relatime master:1 - overlay overlay rw,lowerdir=/a\n\
+            530 529 0:101 / /proc rw - proc proc rw\n\
+            531 530 0:101 /bus /proc/bus ro - proc proc rw\nx y z\n77\n";
+        assert_eq!(mounts_at_root(table), [529]);
+        assert!(mounts_at_root(b"").is_empty());
     }
 
     #[test]

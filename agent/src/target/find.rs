@@ -5,6 +5,7 @@ pub mod container;
 mod snapshot;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::str::FromStr;
 
 use crate::sys::proc::ProcError;
@@ -43,7 +44,7 @@ impl Target {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FindError {
-    #[error("{0} is no target: pid/N, container/ID or mnt/INODE")]
+    #[error("{0} is no target: auto, pid/N, container/ID or mnt/INODE")]
     BadQuery(Shown),
     #[error("process {0} is not here")]
     NoProcess(u32),
@@ -73,11 +74,26 @@ impl FindError {
     }
 }
 
+/// As a person says it, and reads back.
+impl fmt::Display for Query {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pid(pid) => write!(f, "pid/{pid}"),
+            Self::Container(id) => write!(f, "container/{id}"),
+            Self::MountNamespace(inode) => write!(f, "mnt/{inode}"),
+            Self::Only => write!(f, "auto"),
+        }
+    }
+}
+
 impl FromStr for Query {
     type Err = FindError;
 
     fn from_str(text: &str) -> Result<Self, FindError> {
         let bad = || FindError::BadQuery(text.as_bytes().into());
+        if text == "auto" {
+            return Ok(Self::Only);
+        }
         match text.split_once('/').ok_or_else(bad)? {
             ("pid", n) => n.parse().map(Self::Pid).map_err(|_| bad()),
             ("mnt", n) => n.parse().map(Self::MountNamespace).map_err(|_| bad()),

@@ -41,6 +41,11 @@ impl Peer {
     pub(crate) fn command(mut command: Command, name: &str, pid: u32, state: &Path) -> Self {
         let target = format!("pid/{pid}");
         command.args(["--stdio", "--target", &target, "--peer", name, "--state"]).arg(state);
+        Self::over(command)
+    }
+
+    /// Speaks with whatever `command` leads to.
+    pub(crate) fn over(mut command: Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the agent");
         let mut stdin = child.stdin.take().expect("stdin");
         stdin.write_all(&handshake::hello()).expect("the agent reads");

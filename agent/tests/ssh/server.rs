@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
-use devsync_agent::ssh::{HostKey, Limits, Peer, SessionFn, SshConfig, serve};
+use devsync_agent::ssh::{Caller, HostKey, Limits, Registered, SessionFn, SshConfig, serve};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -43,12 +43,14 @@ impl Server {
         listener.set_nonblocking(true).expect("non-blocking");
         let address = listener.local_addr().expect("address");
         fs::write(directory.path().join("known_hosts"), host_key.known_hosts_line(address)).expect("written");
-        let config = SshConfig { host_key, authorized_keys: directory.path().join("keys"), limits };
+        let authorized_keys = Some(directory.path().join("keys"));
+        let registered = Arc::new(Registered::default());
+        let config = SshConfig { host_key, authorized_keys, registered, limits };
         let (ended, shutdown) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
         let counted: Arc<SessionFn> = {
             let ended = Arc::clone(&ended);
-            Arc::new(move |reader, writer, peer: Peer| {
-                session(reader, writer, peer);
+            Arc::new(move |reader, writer, caller: Caller| {
+                session(reader, writer, caller);
                 ended.fetch_add(1, Ordering::SeqCst);
             })
         };

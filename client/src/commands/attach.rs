@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::app::{App, describe};
 use crate::cli::AttachArgs;
+use crate::cluster::{self, AddOptions};
 use crate::connect::{Connected, Route, connect};
 use crate::control::{self, Desk, Holder, Seat};
 use crate::engine::{Board, End, Engine, Job, clock};
@@ -31,7 +32,7 @@ pub async fn run(args: &AttachArgs) -> Result<ExitCode, CommandError> {
     let (config, project) = settings::project()?;
     let route = settings::route(&args.target, &config, &project).ok_or_else(|| {
         CommandError::usage("no target is named")
-            .hint("devsync attach pid/4711, or target = \"…\" in devsync.toml")
+            .hint("devsync attach deploy/demo, or target = \"…\" in devsync.toml")
     })?;
     let settings = Settings::new(args, config, project)?;
     let mut signals = Signals::new()?;
@@ -39,7 +40,7 @@ pub async fn run(args: &AttachArgs) -> Result<ExitCode, CommandError> {
     let desk = Desk::default();
     let holder = Holder {
         pid: std::process::id(),
-        target: route.target.to_string(),
+        target: route.name(),
         directory: settings.project.clone(),
         since: clock(),
     };
@@ -50,7 +51,11 @@ pub async fn run(args: &AttachArgs) -> Result<ExitCode, CommandError> {
         true => None,
         false => Some(control::listen(&holder, desk.clone())?),
     };
-    let Connected { session, welcome, events } = tokio::select! {
+    let mut reporter = Reporter::new(&args.output);
+    if let Some(ended) = add_agent(args, &route, &mut reporter, &mut signals).await? {
+        return Ok(ended);
+    }
+    let Connected { session, welcome, events, .. } = tokio::select! {
         connected = connect(&route) => connected?,
         () = signals.next() => return Ok(ExitCode::SUCCESS),
     };
@@ -67,7 +72,6 @@ pub async fn run(args: &AttachArgs) -> Result<ExitCode, CommandError> {
         }
     };
     let job = job(args, settings, route, app, plan, &holder);
-    let reporter = Reporter::new(&args.output);
     let mut engine = Engine::new(job, session, events, commands, reporter, board);
     announce(&mut engine, &welcome.agent, &welcome.target, &welcome.auto);
     let ended = tokio::select! {
@@ -76,6 +80,26 @@ pub async fn run(args: &AttachArgs) -> Result<ExitCode, CommandError> {
     };
     let session = engine.close();
     finish(engine, session, ended, signals).await
+}
+
+/// Sees to it that a target in a cluster has an agent; an exit code where Ctrl-C ended that.
+async fn add_agent(
+    args: &AttachArgs,
+    route: &Route,
+    reporter: &mut Reporter,
+    signals: &mut Signals,
+) -> Result<Option<ExitCode>, CommandError> {
+    let opts = AddOptions { args: args.add.clone(), yes: args.yes, overwrite: args.overwrite };
+    let mut say = |step| reporter.event(&super::detach::event(step));
+    tokio::select! {
+        added = cluster::ensure_agent(&route.cluster, &route.target, &opts, &mut say) => added.map(|()| None),
+        () = signals.next() => {
+            let text = "ended while the agent was being added".to_owned();
+            let hint = format!("devsync detach {} takes out what is there", route.name());
+            reporter.event(&Event::Note { text, hint: Some(hint) });
+            Ok(Some(ExitCode::SUCCESS))
+        }
+    }
 }
 
 /// Decides what goes where.

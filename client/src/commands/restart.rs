@@ -39,7 +39,7 @@ pub async fn run(args: &RestartArgs) -> Result<ExitCode, CommandError> {
 }
 
 async fn by_ourselves(route: &Route, args: &RestartArgs) -> Result<String, CommandError> {
-    let Connected { session, welcome, mut events } = connect(route).await?;
+    let Connected { session, welcome, mut events, .. } = connect(route).await?;
     let app = App::new(&welcome.target).name();
     let done = restart(&session.handle(), &mut events, args, &app).await;
     session.close().await;

@@ -61,7 +61,7 @@ async fn by_ourselves(
     config: &Config,
     project: &Path,
 ) -> Result<Vec<Difference>, CommandError> {
-    let Connected { session, welcome, events: _events } = connect(route).await?;
+    let Connected { session, welcome, events: _events, .. } = connect(route).await?;
     let app = App::new(&welcome.target);
     let done = compare(&session.handle(), &app, args, config, project).await;
     session.close().await;

@@ -141,7 +141,7 @@ impl Engine {
 
     async fn resume(&mut self, resumed: Resumed) -> Result<(), Halt> {
         let Resumed { connected, opened } = resumed;
-        let Connected { session, welcome, events } = connected;
+        let Connected { session, welcome, events, .. } = connected;
         let app = App::new(&welcome.target);
         if matches!(self.job.route.target, TargetWord::Pid(_))
             && (&app.exe, app.uid) != (&self.job.app.exe, self.job.app.uid)

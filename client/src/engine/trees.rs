@@ -390,7 +390,11 @@ async fn refuse_unrunnable(
     place: &devsync_protocol::path::PodPath,
     machine: &str,
 ) -> Result<(), Halt> {
-    let Some(needs) = elf::look(file).map_err(CommandError::of)? else { return Ok(()) };
+    let looked = elf::look_at_program(file).map_err(|error| {
+        let hint = error.hint();
+        CommandError::of(error).hint_opt(hint)
+    });
+    let Some(needs) = looked? else { return Ok(()) };
     let questions = needs.questions(place);
     let found = match handle.call(Call::Exists, &Request::Exists { paths: questions.clone() }).await? {
         Reply::Exists { found } => found,

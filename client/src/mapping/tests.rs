@@ -93,6 +93,18 @@ fn the_wished_mapping_wins() {
 }
 
 #[test]
+fn an_interpreter_is_not_replaced() {
+    let python = app("/usr/bin/python3", &["python3", "app.py"], "/srv");
+    let plan = |exe: &str| {
+        let wishes = Wishes { exe: Some(exe.into()), ..Wishes::default() };
+        decide(&python, &project(Path::new("/p")), &wishes, true)
+    };
+    let error = plan("app.py").expect_err("a refusal");
+    assert_eq!(error.to_string(), "--exe app.py would replace /usr/bin/python3, which only runs app.py");
+    assert!(plan("build/python3").is_ok());
+}
+
+#[test]
 fn a_jar_goes_over_the_jar() {
     let dir = tempfile::tempdir().expect("a directory");
     let jar = dir.path().join("shop.jar");

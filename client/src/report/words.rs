@@ -127,6 +127,7 @@ pub(super) fn said(event: &Event) -> Option<Said> {
         }
         Event::Skipped { path, cause } => warning(format!("skipped: {path}: {}", plain_line(cause))),
         Event::Note { text, hint } => warning(with_hint(format!("note: {text}"), hint.as_deref())),
+        Event::Step { text } => plain(text.clone()),
         Event::Building { command } => plain(format!("building: {command}")),
         Event::BuildFailed { cause, .. } => {
             warning(format!("{cause}; nothing was sent, the next save builds again"))

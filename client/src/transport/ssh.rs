@@ -7,15 +7,17 @@ mod identity;
 
 use std::future::Future;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use devsync_protocol::contract::SUBSYSTEM;
 use russh::client::{self, AuthResult, Handle, Msg};
-use russh::keys::{HashAlg, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
+use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{Channel, ChannelMsg, ChannelStream, Disconnect};
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -25,7 +27,6 @@ pub use identity::IdentityError;
 use super::{Link, Transport};
 use identity::Identity;
 
-const SUBSYSTEM: &str = "devsync";
 /// From the first packet to a running subsystem; a passphrase that is asked for does not count.
 const SETUP: Duration = Duration::from_secs(20);
 /// For saying good-bye.
@@ -52,6 +53,8 @@ pub enum SshError {
     HostKey { addr: String, found: String, pinned: String },
     #[error("{addr} does not accept the key {} ({fingerprint})", identity.display())]
     Refused { addr: String, identity: PathBuf, fingerprint: String },
+    #[error("{addr} does not accept this session's key ({fingerprint})")]
+    SessionKey { addr: String, fingerprint: String },
     #[error("ssh-agent does not sign with {}", identity.display())]
     Agent { identity: PathBuf },
     #[error("{addr} does not offer the subsystem devsync")]
@@ -79,6 +82,7 @@ impl SshError {
             ),
             Self::Agent { identity } => format!("ssh-add {}", identity.display()),
             Self::Subsystem { .. } => "is it a devsync agent, or another SSH server?".to_owned(),
+            Self::SessionKey { .. } => "the agent forgot it, so it was restarted: try again".to_owned(),
             Self::Silent { .. } | Self::Protocol { .. } => return None,
         })
     }
@@ -87,74 +91,131 @@ impl SshError {
 /// Connects, checks the host key, logs in and starts the subsystem.
 pub async fn connect(target: &SshTarget) -> Result<Transport, SshError> {
     let identity = identity::load(&target.identity).await?;
-    let setup = timeout(SETUP, Box::pin(set_up(target, identity))).await;
-    setup.unwrap_or_else(|_| Err(SshError::Silent { addr: target.addr.clone() }))
-}
-
-async fn set_up(target: &SshTarget, identity: Identity) -> Result<Transport, SshError> {
-    let connect = |source| SshError::Connect { addr: target.addr.clone(), source };
-    let socket = TcpStream::connect(&target.addr).await.map_err(connect)?;
-    socket.set_nodelay(true).map_err(connect)?;
-    let verifier = Verifier { pinned: target.host_key.clone() };
-    let config = Arc::new(algorithms::client_config());
-    let connected = client::connect_stream(config, socket, verifier).await;
-    let mut handle = connected.map_err(|error| error.explain(target))?;
-    authenticate(&mut handle, target, identity).await?;
-    let stream = open(&handle, target).await?;
-    let (reader, writer) = tokio::io::split(stream);
-    let link = Box::new(Connection(handle));
-    Ok(Transport { reader: Box::new(reader), writer: Box::new(writer), level: None, link })
-}
-
-async fn authenticate(
-    handle: &mut Handle<Verifier>,
-    target: &SshTarget,
-    identity: Identity,
-) -> Result<(), SshError> {
-    let user = target.user.clone();
-    let (public, result) = match identity {
-        Identity::File(key) => {
-            let public = key.public_key().clone();
-            let key = PrivateKeyWithHashAlg::new(key, None);
-            (public, handle.authenticate_publickey(user, key).await.map_err(|e| protocol(target, e))?)
-        }
-        #[cfg(unix)]
-        Identity::Agent(public) => {
-            let lost = || SshError::Agent { identity: target.identity.clone() };
-            let mut agent = identity::agent::connect().await.ok_or_else(lost)?;
-            let signed = handle.authenticate_publickey_with(user, public.clone(), None, &mut agent).await;
-            (public, signed.map_err(|_| lost())?)
-        }
-        #[cfg(not(unix))]
-        Identity::Agent(_) => return Err(SshError::Agent { identity: target.identity.clone() }),
+    let login = Login { addr: &target.addr, user: &target.user, host_key: &target.host_key };
+    let setup = async {
+        let connect = |source| SshError::Connect { addr: target.addr.clone(), source };
+        let socket = TcpStream::connect(&target.addr).await.map_err(connect)?;
+        socket.set_nodelay(true).map_err(connect)?;
+        login.set_up(socket, identity).await
     };
-    match result {
-        AuthResult::Success => Ok(()),
-        AuthResult::Failure { .. } => Err(SshError::Refused {
-            addr: target.addr.clone(),
-            identity: target.identity.clone(),
-            fingerprint: fingerprint(&public),
-        }),
-    }
+    login.in_time(setup).await
 }
 
-/// A channel on which the subsystem runs.
-async fn open(handle: &Handle<Verifier>, target: &SshTarget) -> Result<ChannelStream<Msg>, SshError> {
-    let mut channel: Channel<Msg> = handle.channel_open_session().await.map_err(|e| protocol(target, e))?;
-    channel.request_subsystem(true, SUBSYSTEM).await.map_err(|e| protocol(target, e))?;
-    loop {
-        match channel.wait().await {
-            Some(ChannelMsg::Success) => return Ok(channel.into_stream()),
-            Some(ChannelMsg::Failure | ChannelMsg::Close) | None => {
-                return Err(SshError::Subsystem { addr: target.addr.clone() });
+/// As [`connect`], over a stream that leads to the server already, with a key in memory. `name` is what errors call
+/// the server.
+pub async fn connect_over(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    user: &str,
+    key: Arc<PrivateKey>,
+    host_key: PinnedKey,
+    name: &str,
+) -> Result<Transport, SshError> {
+    let login = Login { addr: name, user, host_key: &host_key };
+    login.in_time(login.set_up(stream, Identity::Session(key))).await
+}
+
+/// As [`connect_over`], with the key of an identity file.
+pub async fn connect_over_with(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    user: &str,
+    identity: &Path,
+    host_key: PinnedKey,
+    name: &str,
+) -> Result<Transport, SshError> {
+    let identity = identity::load(identity).await?;
+    let login = Login { addr: name, user, host_key: &host_key };
+    login.in_time(login.set_up(stream, identity)).await
+}
+
+/// Who logs in where.
+struct Login<'a> {
+    addr: &'a str,
+    user: &'a str,
+    host_key: &'a PinnedKey,
+}
+
+impl Login<'_> {
+    async fn in_time(
+        &self,
+        setup: impl Future<Output = Result<Transport, SshError>>,
+    ) -> Result<Transport, SshError> {
+        let setup = timeout(SETUP, Box::pin(setup)).await;
+        setup.unwrap_or_else(|_| Err(SshError::Silent { addr: self.addr.to_owned() }))
+    }
+
+    async fn set_up(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        identity: Identity,
+    ) -> Result<Transport, SshError> {
+        let verifier = Verifier { pinned: self.host_key.clone() };
+        let config = Arc::new(algorithms::client_config());
+        let connected = client::connect_stream(config, stream, verifier).await;
+        let mut handle = connected.map_err(|error| error.explain(self))?;
+        self.authenticate(&mut handle, identity).await?;
+        let stream = self.open(&handle).await?;
+        let (reader, writer) = tokio::io::split(stream);
+        let link = Box::new(Connection(handle));
+        Ok(Transport { reader: Box::new(reader), writer: Box::new(writer), level: None, link })
+    }
+
+    async fn authenticate(&self, handle: &mut Handle<Verifier>, identity: Identity) -> Result<(), SshError> {
+        let user = self.user.to_owned();
+        let (path, public, result) = match identity {
+            Identity::File(path, key) => {
+                let public = key.public_key().clone();
+                let key = PrivateKeyWithHashAlg::new(key, None);
+                (
+                    Some(path),
+                    public,
+                    handle.authenticate_publickey(user, key).await.map_err(|e| self.protocol(e))?,
+                )
             }
-            Some(_) => {}
+            Identity::Session(key) => {
+                let public = key.public_key().clone();
+                let key = PrivateKeyWithHashAlg::new(key, None);
+                (None, public, handle.authenticate_publickey(user, key).await.map_err(|e| self.protocol(e))?)
+            }
+            #[cfg(unix)]
+            Identity::Agent(path, public) => {
+                let lost = || SshError::Agent { identity: path.clone() };
+                let mut agent = identity::agent::connect().await.ok_or_else(lost)?;
+                let signed = handle.authenticate_publickey_with(user, public.clone(), None, &mut agent).await;
+                (Some(path.clone()), public, signed.map_err(|_| lost())?)
+            }
+            #[cfg(not(unix))]
+            Identity::Agent(identity, _) => return Err(SshError::Agent { identity }),
+        };
+        let addr = self.addr.to_owned();
+        match (result, path) {
+            (AuthResult::Success, _) => Ok(()),
+            (AuthResult::Failure { .. }, Some(identity)) => {
+                Err(SshError::Refused { addr, identity, fingerprint: fingerprint(&public) })
+            }
+            (AuthResult::Failure { .. }, None) => {
+                Err(SshError::SessionKey { addr, fingerprint: fingerprint(&public) })
+            }
         }
     }
-}
 
-fn protocol(target: &SshTarget, source: russh::Error) -> SshError {
-    SshError::Protocol { addr: target.addr.clone(), source }
+    /// A channel on which the subsystem runs.
+    async fn open(&self, handle: &Handle<Verifier>) -> Result<ChannelStream<Msg>, SshError> {
+        let mut channel: Channel<Msg> = handle.channel_open_session().await.map_err(|e| self.protocol(e))?;
+        channel.request_subsystem(true, SUBSYSTEM).await.map_err(|e| self.protocol(e))?;
+        loop {
+            match channel.wait().await {
+                Some(ChannelMsg::Success) => return Ok(channel.into_stream()),
+                Some(ChannelMsg::Failure | ChannelMsg::Close) | None => {
+                    return Err(SshError::Subsystem { addr: self.addr.to_owned() });
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn protocol(&self, source: russh::Error) -> SshError {
+        SshError::Protocol { addr: self.addr.to_owned(), source }
+    }
 }
 
 fn fingerprint(key: &PublicKey) -> String {
@@ -176,11 +237,11 @@ enum VerifyError {
 }
 
 impl VerifyError {
-    fn explain(self, target: &SshTarget) -> SshError {
-        let addr = target.addr.clone();
+    fn explain(self, login: &Login<'_>) -> SshError {
+        let addr = login.addr.to_owned();
         match self {
             Self::Another { found } => {
-                SshError::HostKey { addr, found, pinned: target.host_key.fingerprint() }
+                SshError::HostKey { addr, found, pinned: login.host_key.fingerprint() }
             }
             Self::Protocol(source) => SshError::Protocol { addr, source },
         }

@@ -42,6 +42,11 @@ impl PinnedKey {
         }
     }
 
+    /// Takes `ssh-ed25519 AAAA…` or a known_hosts line, and never the name of a file.
+    pub fn of_line(given: &str) -> Option<Self> {
+        line(given)
+    }
+
     pub(super) fn is(&self, key: &PublicKey) -> bool {
         self.0.key_data() == key.key_data()
     }

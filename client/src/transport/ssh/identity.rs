@@ -50,9 +50,11 @@ impl IdentityError {
 
 /// How to sign.
 pub(super) enum Identity {
-    File(Arc<PrivateKey>),
-    /// The key is in ssh-agent.
-    Agent(PublicKey),
+    File(PathBuf, Arc<PrivateKey>),
+    /// The file's key is in ssh-agent.
+    Agent(PathBuf, PublicKey),
+    /// A key that lives as long as the session.
+    Session(Arc<PrivateKey>),
 }
 
 /// Reads the identity file; an encrypted one needs ssh-agent, or a terminal to ask on.
@@ -62,10 +64,10 @@ pub(super) async fn load(path: &Path) -> Result<Identity, IdentityError> {
         return Err(IdentityError::Algorithm { path: path.into(), algorithm: key.algorithm().to_string() });
     }
     if !key.is_encrypted() {
-        return Ok(Identity::File(Arc::new(key)));
+        return Ok(Identity::File(path.to_owned(), Arc::new(key)));
     }
     if agent::holds(key.public_key()).await {
-        return Ok(Identity::Agent(key.public_key().clone()));
+        return Ok(Identity::Agent(path.to_owned(), key.public_key().clone()));
     }
     let path = path.to_owned();
     let asked = tokio::task::spawn_blocking(move || ask(&path, &key)).await;
@@ -99,7 +101,7 @@ fn ask(path: &Path, key: &PrivateKey) -> Result<Identity, IdentityError> {
         terminal.write_str(&format!("Passphrase for {}: ", path.display())).map_err(error)?;
         let passphrase = terminal.read_secure_line().map_err(error)?;
         if let Ok(key) = key.decrypt(passphrase) {
-            return Ok(Identity::File(Arc::new(key)));
+            return Ok(Identity::File(path.to_owned(), Arc::new(key)));
         }
     }
     Err(IdentityError::Passphrase { path: path.to_owned() })

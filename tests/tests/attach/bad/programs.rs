@@ -34,13 +34,32 @@ fn an_executable_that_could_not_run_is_not_sent() -> Result<()> {
     let before = fs::read(&program)?;
     let mut other = before.clone();
     other[E_MACHINE] = if other[E_MACHINE] == AARCH64 { X86_64 } else { AARCH64 };
-    fs::write(rig.laptop.join("other-machine"), other)?;
-    fs::copy("/usr/bin/env", rig.laptop.join("dynamic"))?;
-    fs::write(rig.laptop.join("damaged"), b"\x7fELF\x02\x01\x01 and no more than a few words")?;
-    let attach = |exe: &str| rig.run(&["attach", &target(&app), "--yes", "--once", "--exe", exe])?.code(1);
-    attach("other-machine")?.says(&["error: ", "other-machine", "it is built for", "hint: "])?;
-    attach("dynamic")?.says(&["error: ", "dynamic", "loader", "hint: "])?;
-    attach("damaged")?.says(&["error: ", "damaged"])?;
+    let place = |name: &str| -> Result<_> {
+        let dir = rig.laptop.join(name);
+        fs::create_dir(&dir)?;
+        Ok(dir.join("busybox"))
+    };
+    let write = |name: &str, bytes: &[u8], mode: u32| -> Result<()> {
+        let file = place(name)?;
+        fs::write(&file, bytes)?;
+        Ok(fs::set_permissions(file, fs::Permissions::from_mode(mode))?)
+    };
+    write("other-machine", &other, 0o755)?;
+    fs::copy("/usr/bin/env", place("dynamic")?)?;
+    write("damaged", b"\x7fELF\x02\x01\x01 and no more than a few words", 0o755)?;
+    write("text", b"print(1)\n", 0o755)?;
+    write("no-mode", &before, 0o644)?;
+    let attach = |name: &str| {
+        let exe = format!("{name}/busybox");
+        rig.run(&["attach", &target(&app), "--yes", "--once", "--exe", &exe])
+    };
+    attach("other-machine")?.code(1)?.says(&["error: ", "other-machine", "it is built for", "hint: "])?;
+    attach("dynamic")?.code(1)?.says(&["error: ", "dynamic", "loader", "hint: "])?;
+    attach("damaged")?.code(1)?.says(&["error: ", "damaged", "hint: "])?;
+    attach("text")?.code(1)?.says(&["error: ", "text", "no program", "hint: "])?;
+    attach("no-mode")?.code(1)?.says(&["error: ", "0644", "hint: chmod +x"])?;
+    let other_name = rig.run(&["attach", &target(&app), "--yes", "--once", "--exe", "app.py"])?;
+    other_name.code(2)?.says(&["error: ", "app.py", "busybox", "hint: "])?;
     ensure!(fs::read(&program)? == before, "the executable was replaced");
     ensure!(app.alive());
     Ok(())

@@ -1,0 +1,120 @@
+//! Kubernetes: from a target's name to a stream to the agent in its pod.
+//!
+//! Only this module and the commands know the API. Every request has a deadline, every answer of a pod a bound.
+
+mod add;
+mod agent;
+mod config;
+mod detach;
+mod explain;
+mod find;
+mod forward;
+mod logs;
+mod managed;
+mod obstacles;
+mod ports;
+mod rollout;
+mod security;
+mod sidecar;
+mod state;
+mod target;
+mod workload;
+
+use std::future::Future;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use tokio::time::timeout;
+
+use crate::cli::ClusterArgs;
+use crate::error::{CommandError, Kind};
+
+pub use add::{AddArgs, AddOptions, Say, Step, Via, add_agent, ensure_agent};
+pub use agent::{Access, open};
+pub use config::{Place, place};
+pub use detach::{DetachOptions, detach};
+pub use explain::explain;
+pub use find::{candidates, find};
+pub use forward::{Forward, forward};
+pub use logs::{LogLine, LogWish, Logs};
+pub use ports::{PortSpec, Ports, listen};
+pub use target::{PodTarget, WorkloadRef, short_id};
+
+/// How long the API server may take to answer one request.
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// A connection to a cluster's API, as one user, looking at one namespace.
+#[derive(Clone)]
+pub struct Cluster {
+    pub client: kube::Client,
+    pub namespace: String,
+    /// The kubeconfig's context; empty in a cluster's own pod.
+    pub context: String,
+    /// The API server's address.
+    pub server: String,
+    /// The container that was asked for.
+    pub container: Option<String>,
+    /// How kubectl is told the same: `-n shop --context kind-dev`.
+    pub flags: String,
+    /// Told what is waited for.
+    pub progress: fn(&str),
+}
+
+impl Cluster {
+    /// Reads the kubeconfig as kubectl does; asks nothing of the API server yet.
+    pub async fn connect(args: &ClusterArgs) -> Result<Self, CommandError> {
+        let config::Loaded { config, place } = config::load(args).await?;
+        let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+        let client = kube::Client::try_from(config).map_err(|error| {
+            explain(error, &format!("the cluster of context {} cannot be reached", place.context))
+        })?;
+        let (namespace, context) = (place.namespace.clone(), place.context.clone());
+        let flags = place.to_string();
+        Ok(Self {
+            client,
+            namespace,
+            context,
+            server,
+            container: args.container.clone(),
+            flags,
+            progress: tell,
+        })
+    }
+
+    pub fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// One request: with a deadline, and with the server's name in what went wrong. `doing` names what fails without
+    /// it: "pod/demo cannot be read".
+    pub async fn ask<T>(
+        &self,
+        doing: &str,
+        request: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, CommandError> {
+        match timeout(ANSWER_WITHIN, request).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(self.explain(error, doing)),
+            Err(_) => Err(CommandError::new(doing)
+                .kind(Kind::Cluster)
+                .cause(format!("{} did not answer within {} s", self.server, ANSWER_WITHIN.as_secs()))
+                .hint(format!("kubectl cluster-info{}", self.context_flag()))),
+        }
+    }
+
+    /// As [`explain`]; a server that cannot be reached is named.
+    pub fn explain(&self, error: kube::Error, doing: &str) -> CommandError {
+        explain::at(error, doing, Some(self))
+    }
+
+    /// ` --context NAME`, for a hint's kubectl.
+    pub(crate) fn context_flag(&self) -> String {
+        if self.context.is_empty() { String::new() } else { format!(" --context {}", self.context) }
+    }
+}
+
+/// Says on standard error what is waited for.
+fn tell(text: &str) {
+    eprintln!("{}", crate::report::plain_line(text));
+}

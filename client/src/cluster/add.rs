@@ -1,0 +1,117 @@
+//! Adds an agent to a target that has none: what was asked for, and which way it is done.
+
+use clap::{Args, ValueEnum};
+use devsync_protocol::contract::AGENT_IMAGE;
+
+use super::workload::maker;
+use super::{Cluster, WorkloadRef, candidates, sidecar};
+use crate::cli::{ClusterArgs, TargetWord};
+use crate::error::{CommandError, Kind};
+
+/// How an agent gets into a pod that has none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Via {
+    /// As an ephemeral container where that is possible, else as a sidecar
+    #[default]
+    Auto,
+    /// By a rollout of the workload with one more container
+    Sidecar,
+    /// As a container of the running pod, which nothing else changes
+    Ephemeral,
+}
+
+/// Flags about the agent in a pod.
+#[derive(Debug, Clone, Default, Args)]
+pub struct AddArgs {
+    /// How the agent gets into a pod that has none
+    #[arg(long, value_enum, value_name = "WAY", default_value = "auto", help_heading = "Kubernetes")]
+    pub via: Via,
+    /// The agent's image, where it comes from a mirror or was loaded into the node
+    #[arg(long, value_name = "IMAGE", help_heading = "Kubernetes")]
+    pub agent_image: Option<String>,
+    /// The Secret with the login for that image's registry
+    #[arg(long, value_name = "NAME", help_heading = "Kubernetes")]
+    pub image_pull_secret: Option<String>,
+    /// End another person's session with this container
+    #[arg(long, help_heading = "Kubernetes")]
+    pub take_over: bool,
+    /// Attach to a copy of the pod with this name, outside of its Service; `devsync detach` deletes it
+    #[arg(long, value_name = "NAME", help_heading = "Kubernetes")]
+    pub copy_to: Option<String>,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, Default)]
+pub struct AddOptions {
+    pub args: AddArgs,
+    /// Ask nothing.
+    pub yes: bool,
+    /// Change workloads that belong to another tool.
+    pub overwrite: bool,
+}
+
+impl AddOptions {
+    pub fn image(&self) -> &str {
+        self.args.agent_image.as_deref().unwrap_or(AGENT_IMAGE)
+    }
+}
+
+/// What happens meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// What will be done, before it is.
+    Plan(String),
+    /// How far it is.
+    Progress(String),
+    /// What was done.
+    Done(String),
+    Note {
+        text: String,
+        hint: Option<String>,
+    },
+}
+
+/// Told of each step.
+pub type Say<'a> = dyn FnMut(Step) + Send + 'a;
+
+/// Sees to it that a target in a cluster has an agent; does nothing for any other target.
+pub async fn ensure_agent(
+    place: &ClusterArgs,
+    target: &TargetWord,
+    opts: &AddOptions,
+    say: &mut Say<'_>,
+) -> Result<(), CommandError> {
+    let Some(target) = WorkloadRef::of(target) else { return Ok(()) };
+    let cluster = Cluster::connect(place).await?;
+    let found = candidates(&cluster, &target, place.container.as_deref()).await?;
+    if found.iter().any(|pod| pod.has_agent) {
+        return Ok(());
+    }
+    add_agent(&cluster, &target, opts, say).await
+}
+
+/// Adds an agent to what has none; says first what will happen; returns when a pod with a running agent is there.
+pub async fn add_agent(
+    cluster: &Cluster,
+    target: &WorkloadRef,
+    opts: &AddOptions,
+    say: &mut Say<'_>,
+) -> Result<(), CommandError> {
+    let (workload, object) = maker(cluster, target).await?.changeable()?;
+    sidecar::add(cluster, &workload, &object, opts, say).await
+}
+
+/// Asks; without anybody to ask, `--yes` is named.
+pub(super) async fn agree(question: &str, opts: &AddOptions) -> Result<(), CommandError> {
+    if opts.yes {
+        return Ok(());
+    }
+    match crate::ask::confirm(question).await {
+        Some(true) => Ok(()),
+        Some(false) => Err(CommandError::new("ended without changing anything")),
+        None => Err(CommandError::new(question.to_owned())
+            .kind(Kind::Usage)
+            .cause("nobody is here to answer")
+            .hint("if it is meant: --yes")),
+    }
+}

@@ -1,0 +1,43 @@
+//! `devsync port-forward`: local ports that lead into a pod, and to its successor when it is replaced.
+
+use std::process::ExitCode;
+
+use super::{say, say_json};
+use crate::cli::{Output, PortForwardArgs};
+use crate::cluster::{Cluster, WorkloadRef, listen};
+use crate::error::CommandError;
+use crate::settings;
+use crate::signals::Signals;
+
+pub async fn run(args: &PortForwardArgs) -> Result<ExitCode, CommandError> {
+    let (config, project) = settings::project()?;
+    let (target, specs) = args.split()?;
+    let route = settings::cluster_route(target.as_ref(), &args.cluster, &config, &project, "port-forward")?;
+    let workload = WorkloadRef::of(&route.target).ok_or_else(|| settings::no_cluster(&route, "port-forward"))?;
+    let mut signals = Signals::new()?;
+    let serve = async {
+        let cluster = Cluster::connect(&route.cluster).await?;
+        let mut ports = listen(&cluster, &workload, &specs, complain).await?;
+        for (address, port) in &ports.open {
+            match args.output.output {
+                Output::Json => say_json(&serde_json::json!({
+                    "event": "forwarding", "target": workload.to_string(), "local": address.to_string(), "port": port
+                }))?,
+                Output::Text if !args.output.quiet => say(&format!("{address} → {workload} port {port}"))?,
+                Output::Text => {}
+            }
+        }
+        ports.serve().await;
+        Ok::<(), CommandError>(())
+    };
+    tokio::select! {
+        served = serve => served?,
+        () = signals.next() => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One connection failed; the others go on.
+fn complain(text: &str) {
+    eprintln!("{}", crate::report::plain_line(text));
+}
