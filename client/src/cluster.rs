@@ -5,7 +5,9 @@
 mod add;
 mod agent;
 mod config;
+mod copy;
 mod detach;
+mod ephemeral;
 mod explain;
 mod find;
 mod forward;
@@ -108,6 +110,11 @@ impl Cluster {
     /// As [`explain`]; a server that cannot be reached is named.
     pub fn explain(&self, error: kube::Error, doing: &str) -> CommandError {
         explain::at(error, doing, Some(self))
+    }
+
+    /// The context, for a person.
+    pub(crate) fn context_name(&self) -> &str {
+        if self.context.is_empty() { "(none)" } else { &self.context }
     }
 
     /// ` --context NAME`, for a hint's kubectl.

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::add::{AddOptions, Say, Step};
 use super::agent::who;
 use super::{ANSWER_WITHIN, Cluster, PodTarget, explain};
+use crate::cli::ClusterArgs;
 use crate::error::{CommandError, Kind};
 
 /// Names that tools for clusters on one's own machine give their contexts.
@@ -107,16 +108,18 @@ pub struct Mark {
 
 /// Marks the pod as attached, with an Event that says what is done to it. Somebody else's mark is respected (and said)
 /// unless their session was taken over; the agent decides who may, the mark only tells. What cannot be written for want
-/// of a right is a note.
+/// of a right is a note. `None` for a target in no cluster too.
 pub async fn mark(
-    cluster: &Cluster,
-    target: &PodTarget,
+    place: &ClusterArgs,
+    target: Option<&PodTarget>,
     take_over: bool,
-    what: &str,
     say: &mut Say<'_>,
 ) -> Option<Mark> {
+    let target = target?;
+    // It was connected to a moment ago.
+    let cluster = Cluster::connect(place).await.ok()?;
     let this = Mark {
-        cluster: cluster.clone(),
+        cluster,
         namespace: target.namespace.clone(),
         pod: target.pod.clone(),
         uid: target.uid.clone(),
@@ -141,7 +144,8 @@ pub async fn mark(
             return None;
         }
     }
-    let message = format!("{} attached to container {}: {what}", this.who, target.container);
+    let message =
+        format!("{} attached to container {}: its files are synced from there", this.who, target.container);
     if let Err(error) = this.tell("DevsyncAttached", &message).await {
         say(unmarked(&format!("no Event can be written for {target}"), &error));
     }

@@ -140,7 +140,7 @@ async fn try_pod(cluster: &Cluster, workload: &Workload, merged: &Value) -> Opti
 }
 
 /// What the namespace enforces; who may not read it finds out by being refused.
-async fn level(cluster: &Cluster) -> Result<Level, CommandError> {
+pub(super) async fn level(cluster: &Cluster) -> Result<Level, CommandError> {
     let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
     match tokio::time::timeout(super::ANSWER_WITHIN, namespaces.get(&cluster.namespace)).await {
         Ok(Ok(namespace)) => Ok(Level::of_namespace(&serde_json::to_value(namespace).unwrap_or_default())),
@@ -153,20 +153,13 @@ async fn level(cluster: &Cluster) -> Result<Level, CommandError> {
 }
 
 fn announce(cluster: &Cluster, workload: &Workload, opts: &AddOptions, fit: &Fit, say: &mut Say<'_>) {
-    let runs = match fit.runs {
-        Runs::AsRoot => "root with the runtime's default capabilities".to_owned(),
-        Runs::AsTracer => {
-            "root with SYS_PTRACE, since the app holds more than the default capabilities".to_owned()
-        }
-        Runs::AsApp { uid, gid } => format!("the app's ids {uid}:{gid}, without capabilities"),
-        Runs::AsGiven => "ids that the runtime picks, without capabilities".to_owned(),
-    };
     say(Step::Plan(format!(
-        "a rollout of {workload} in namespace {} of context {}: adds container {AGENT_CONTAINER} ({}, as {runs}), \
+        "a rollout of {workload} in namespace {} of context {}: adds container {AGENT_CONTAINER} ({}, as {}), \
          an emptyDir, and shareProcessNamespace; `devsync detach {workload}` takes exactly that out again",
         cluster.namespace,
-        if cluster.context.is_empty() { "(none)" } else { &cluster.context },
+        cluster.context_name(),
         opts.image(),
+        fit.words(),
     )));
     if fit.runs == Runs::AsGiven {
         let text = format!(

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::app::{App, describe};
 use crate::cli::AttachArgs;
-use crate::cluster::{self, AddOptions, Added};
+use crate::cluster::{self, AddOptions, Added, Mark};
 use crate::connect::{Connected, Route, connect};
 use crate::control::{self, Desk, Holder, Seat};
 use crate::engine::{Board, End, Engine, Job, clock};
@@ -30,10 +30,11 @@ const QUESTIONS: usize = 16;
 
 pub async fn run(args: &AttachArgs) -> Result<ExitCode, CommandError> {
     let (config, project) = settings::project()?;
-    let route = settings::route(&args.target, &config, &project).ok_or_else(|| {
+    let mut route = settings::route(&args.target, &config, &project).ok_or_else(|| {
         CommandError::usage("no target is named")
             .hint("devsync attach deploy/demo, or target = \"…\" in devsync.toml")
     })?;
+    route.take_over = args.add.take_over;
     let allow_contexts = config.allow_contexts.clone();
     let settings = Settings::new(args, config, project)?;
     let mut signals = Signals::new()?;
@@ -53,13 +54,16 @@ pub async fn run(args: &AttachArgs) -> Result<ExitCode, CommandError> {
         false => Some(control::listen(&holder, desk.clone())?),
     };
     let mut reporter = Reporter::new(&args.output);
-    if let Some(ended) = add_agent(args, &route, allow_contexts, &mut reporter, &mut signals).await? {
+    if let Some(ended) = add_agent(args, &mut route, allow_contexts, &mut reporter, &mut signals).await? {
         return Ok(ended);
     }
-    let Connected { session, welcome, events, .. } = tokio::select! {
+    let Connected { session, welcome, events, pod } = tokio::select! {
         connected = connect(&route) => connected?,
         () = signals.next() => return Ok(ExitCode::SUCCESS),
     };
+    let marked = pod.as_ref().filter(|_| !args.dry_run);
+    let mut say = |step| reporter.event(&super::detach::event(step));
+    let mark = cluster::mark(&route.cluster, marked, route.take_over, &mut say).await;
     let handle = session.handle();
     let planned = tokio::select! {
         planned = plan(&settings, &handle, &welcome.target, args.yes) => Some(planned),
@@ -69,6 +73,7 @@ pub async fn run(args: &AttachArgs) -> Result<ExitCode, CommandError> {
         Some(Ok(planned)) => planned,
         other => {
             session.close().await;
+            unmark(mark).await;
             return other.map_or(Ok(ExitCode::SUCCESS), |planned| planned.map(|_| ExitCode::SUCCESS));
         }
     };
@@ -80,13 +85,22 @@ pub async fn run(args: &AttachArgs) -> Result<ExitCode, CommandError> {
         () = signals.next() => None,
     };
     let session = engine.close();
-    finish(engine, session, ended, signals).await
+    let done = finish(engine, session, ended, signals).await;
+    unmark(mark).await;
+    done
+}
+
+/// Takes the pod's mark away, in the time that an end has.
+async fn unmark(mark: Option<Mark>) {
+    if let Some(mark) = mark {
+        let _ = tokio::time::timeout(END_WITHIN, mark.remove()).await;
+    }
 }
 
 /// Sees to it that a target in a cluster has an agent; an exit code where Ctrl-C ended that.
 async fn add_agent(
     args: &AttachArgs,
-    route: &Route,
+    route: &mut Route,
     allow_contexts: Vec<String>,
     reporter: &mut Reporter,
     signals: &mut Signals,
@@ -98,15 +112,16 @@ async fn add_agent(
         dry_run: args.dry_run,
         allow_contexts,
     };
+    let name = route.name();
     let mut say = |step| reporter.event(&super::detach::event(step));
     tokio::select! {
-        added = cluster::ensure_agent(&route.cluster, &route.target, &opts, &mut say) => match added? {
+        added = cluster::ensure_agent(&route.cluster, &mut route.target, &opts, &mut say) => match added? {
             Added::Ready => Ok(None),
             Added::OnlySaid => Ok(Some(ExitCode::SUCCESS)),
         },
         () = signals.next() => {
             let text = "ended while the agent was being added".to_owned();
-            let hint = format!("devsync detach {} takes out what is there", route.name());
+            let hint = format!("devsync detach {name} takes out what is there");
             reporter.event(&Event::Note { text, hint: Some(hint) });
             Ok(Some(ExitCode::SUCCESS))
         }
