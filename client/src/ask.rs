@@ -2,11 +2,15 @@
 
 use std::io::{self, IsTerminal, Write};
 
+/// One question at a time: several targets may have one.
+static ASKING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Asks; `None` where there is nobody to ask. Anything but yes is no.
 pub async fn confirm(question: &str) -> Option<bool> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return None;
     }
+    let _one = ASKING.lock().await;
     let question = crate::report::plain(question);
     let mut stderr = io::stderr();
     let _ = write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush());

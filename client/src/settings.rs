@@ -15,6 +15,7 @@ use crate::rule::RestartRule;
 /// How long an app may take to shut down where nobody says.
 pub const GRACE: Duration = Duration::from_secs(10);
 
+#[derive(Clone)]
 pub struct Settings {
     /// The directory of devsync.toml, else the current one.
     pub project: PathBuf,
@@ -70,8 +71,7 @@ pub fn cluster_route(
     project: &Path,
     command: &str,
 ) -> Result<Route, CommandError> {
-    let args =
-        TargetArgs { target: target.cloned(), cluster: cluster.clone(), ..TargetArgs::default() };
+    let args = TargetArgs { target: target.cloned(), cluster: cluster.clone(), ..TargetArgs::default() };
     route(&args, config, project).ok_or_else(|| {
         CommandError::usage("no target is named")
             .hint(format!("devsync {command} deploy/demo, or target = \"…\" in devsync.toml"))
@@ -108,8 +108,8 @@ impl Settings {
             }
         }
         let options = RootOptions {
-            delete: args.delete || config.delete,
-            overwrite: args.overwrite || config.overwrite,
+            delete: args.delete || config.delete.unwrap_or(false),
+            overwrite: args.overwrite || config.overwrite.unwrap_or(false),
             inplace,
             dry_run: args.dry_run,
         };
