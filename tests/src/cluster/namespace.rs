@@ -90,7 +90,8 @@ impl Namespace {
             let deployment = self.kubectl.json(&["get", "deployment", deployment])?;
             let (status, wanted) = (&deployment["status"], &deployment["spec"]["replicas"]);
             let current = status["observedGeneration"] == deployment["metadata"]["generation"];
-            let all = ["replicas", "updatedReplicas", "readyReplicas"].iter().all(|count| status[count] == *wanted);
+            let all =
+                ["replicas", "updatedReplicas", "readyReplicas"].iter().all(|count| status[count] == *wanted);
             Ok((current && all).then_some(()))
         })?;
         Ok(())
@@ -185,7 +186,16 @@ impl Namespace {
             &["get", "deployments,replicasets,pods", "--output", "wide"],
             &["get", "events", "--sort-by", ".lastTimestamp"],
             &["get", "pods", "--output", "yaml"],
-            &["logs", "--selector", "app", "--all-containers", "--prefix", "--tail", "100", "--ignore-errors"],
+            &[
+                "logs",
+                "--selector",
+                "app",
+                "--all-containers",
+                "--prefix",
+                "--tail",
+                "100",
+                "--ignore-errors",
+            ],
         ];
         for look in looks {
             let text = self.kubectl.run(look).unwrap_or_else(|error| format!("{error:#}"));
