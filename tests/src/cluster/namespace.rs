@@ -10,7 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use devsync_protocol::contract;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::kubectl::Kubectl;
@@ -52,10 +53,11 @@ impl Namespace {
         let devsync = Devsync::new(programs, dir.path().join("home"))?;
         let run = env::var("DEVSYNC_TEST_RUN").unwrap_or_else(|_| "by-hand".to_owned());
         let namespace = Namespace { name, kubectl, devsync, dir };
-        namespace.apply(&format!(
-            "{{apiVersion: v1, kind: Namespace, metadata: {{name: {}, labels: {{{LABEL}: {run}}}}}}}",
-            namespace.name
-        ))?;
+        // Marked as one for development: elsewhere devsync asks before it changes anything.
+        let labels = json!({LABEL: run, contract::INJECT: contract::ENABLED});
+        let metadata = json!({"name": namespace.name, "labels": labels});
+        namespace
+            .apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}).to_string())?;
         // Pods are refused before the namespace has it.
         namespace.until("a service account", || {
             Ok(namespace.kubectl.run(&["get", "serviceaccount", "default"]).ok().map(|_| ()))
@@ -90,7 +92,8 @@ impl Namespace {
             let deployment = self.kubectl.json(&["get", "deployment", deployment])?;
             let (status, wanted) = (&deployment["status"], &deployment["spec"]["replicas"]);
             let current = status["observedGeneration"] == deployment["metadata"]["generation"];
-            let all = ["replicas", "updatedReplicas", "readyReplicas"].iter().all(|count| status[count] == *wanted);
+            let all =
+                ["replicas", "updatedReplicas", "readyReplicas"].iter().all(|count| status[count] == *wanted);
             Ok((current && all).then_some(()))
         })?;
         Ok(())
@@ -185,7 +188,16 @@ impl Namespace {
             &["get", "deployments,replicasets,pods", "--output", "wide"],
             &["get", "events", "--sort-by", ".lastTimestamp"],
             &["get", "pods", "--output", "yaml"],
-            &["logs", "--selector", "app", "--all-containers", "--prefix", "--tail", "100", "--ignore-errors"],
+            &[
+                "logs",
+                "--selector",
+                "app",
+                "--all-containers",
+                "--prefix",
+                "--tail",
+                "100",
+                "--ignore-errors",
+            ],
         ];
         for look in looks {
             let text = self.kubectl.run(look).unwrap_or_else(|error| format!("{error:#}"));
