@@ -10,7 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use devsync_protocol::contract;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::kubectl::Kubectl;
@@ -52,10 +53,11 @@ impl Namespace {
         let devsync = Devsync::new(programs, dir.path().join("home"))?;
         let run = env::var("DEVSYNC_TEST_RUN").unwrap_or_else(|_| "by-hand".to_owned());
         let namespace = Namespace { name, kubectl, devsync, dir };
-        namespace.apply(&format!(
-            "{{apiVersion: v1, kind: Namespace, metadata: {{name: {}, labels: {{{LABEL}: {run}}}}}}}",
-            namespace.name
-        ))?;
+        // Marked as one for development: elsewhere devsync asks before it changes anything.
+        let labels = json!({LABEL: run, contract::INJECT: contract::ENABLED});
+        let metadata = json!({"name": namespace.name, "labels": labels});
+        namespace
+            .apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}).to_string())?;
         // Pods are refused before the namespace has it.
         namespace.until("a service account", || {
             Ok(namespace.kubectl.run(&["get", "serviceaccount", "default"]).ok().map(|_| ()))
