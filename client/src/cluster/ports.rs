@@ -97,7 +97,8 @@ pub async fn listen(
 ) -> Result<Ports, CommandError> {
     let found = find(cluster, workload, cluster.container.as_deref()).await?;
     let first = found.into_iter().next();
-    let pod = first.ok_or_else(|| CommandError::new(format!("{workload} has no pods")).kind(Kind::Cluster))?;
+    let pod =
+        first.ok_or_else(|| CommandError::new(format!("{workload} has no pods")).kind(Kind::Cluster))?;
     let mut listeners = Vec::new();
     for spec in specs {
         let remote = number(cluster, workload, &pod, &spec.remote).await?;
@@ -107,13 +108,17 @@ pub async fn listen(
             Ok::<_, io::Error>((listener.local_addr()?, listener))
         };
         let (address, listener) = bound.await.map_err(|error| {
-            CommandError::new(format!("port {} cannot be listened on here", spec.local))
-                .cause(error)
-                .hint(format!("take another one: {}:{remote}, or any: :{remote}", spec.local.saturating_add(10_000)))
+            CommandError::new(format!("port {} cannot be listened on here", spec.local)).cause(error).hint(
+                format!(
+                    "take another one: {}:{remote}, or any: :{remote}",
+                    spec.local.saturating_add(10_000)
+                ),
+            )
         })?;
         listeners.push((listener, address, remote));
     }
-    let pods = Arc::new(Pods { cluster: cluster.clone(), workload: workload.clone(), now: Mutex::new(Some(pod)) });
+    let pods =
+        Arc::new(Pods { cluster: cluster.clone(), workload: workload.clone(), now: Mutex::new(Some(pod)) });
     let permits = Arc::new(Semaphore::new(MOST));
     let mut ports = Ports { open: Vec::new(), tasks: JoinSet::new() };
     for (listener, address, remote) in listeners {
