@@ -292,7 +292,7 @@ fn root_with_default_capabilities_knows_when_another_user_s_app_is_ready() {
     let port = free_port();
     let script = String::from_utf8(server(port, "hello")).expect("text");
     let app = App::start(
-        &["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", &python(), "-c", &script],
+        &["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "/usr/bin/python3", "-c", &script],
         |dir| fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod"),
     );
     wait_for("the app", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok());
