@@ -13,6 +13,7 @@ mod logs;
 mod managed;
 mod obstacles;
 mod ports;
+mod proxy;
 mod rollout;
 mod security;
 mod sidecar;
