@@ -42,7 +42,7 @@ pub async fn run(args: &AttachArgs) -> Result<ExitCode, CommandError> {
     let desk = Desk::default();
     let holder = Holder {
         pid: std::process::id(),
-        target: route.name(),
+        target: cluster::attached_to(&args.add, &route).name(),
         directory: settings.project.clone(),
         since: clock(),
     };

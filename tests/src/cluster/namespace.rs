@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use devsync_protocol::contract::{ENABLED, INJECT};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -53,7 +54,7 @@ impl Namespace {
         let run = env::var("DEVSYNC_TEST_RUN").unwrap_or_else(|_| "by-hand".to_owned());
         let namespace = Namespace { name, kubectl, devsync, dir };
         namespace.apply(&format!(
-            "{{apiVersion: v1, kind: Namespace, metadata: {{name: {}, labels: {{{LABEL}: {run}}}}}}}",
+            "{{apiVersion: v1, kind: Namespace, metadata: {{name: {}, labels: {{{LABEL}: {run}, {INJECT}: {ENABLED}}}}}}}",
             namespace.name
         ))?;
         // Pods are refused before the namespace has it.
@@ -90,7 +91,8 @@ impl Namespace {
             let deployment = self.kubectl.json(&["get", "deployment", deployment])?;
             let (status, wanted) = (&deployment["status"], &deployment["spec"]["replicas"]);
             let current = status["observedGeneration"] == deployment["metadata"]["generation"];
-            let all = ["replicas", "updatedReplicas", "readyReplicas"].iter().all(|count| status[count] == *wanted);
+            let all =
+                ["replicas", "updatedReplicas", "readyReplicas"].iter().all(|count| status[count] == *wanted);
             Ok((current && all).then_some(()))
         })?;
         Ok(())
@@ -185,7 +187,16 @@ impl Namespace {
             &["get", "deployments,replicasets,pods", "--output", "wide"],
             &["get", "events", "--sort-by", ".lastTimestamp"],
             &["get", "pods", "--output", "yaml"],
-            &["logs", "--selector", "app", "--all-containers", "--prefix", "--tail", "100", "--ignore-errors"],
+            &[
+                "logs",
+                "--selector",
+                "app",
+                "--all-containers",
+                "--prefix",
+                "--tail",
+                "100",
+                "--ignore-errors",
+            ],
         ];
         for look in looks {
             let text = self.kubectl.run(look).unwrap_or_else(|error| format!("{error:#}"));

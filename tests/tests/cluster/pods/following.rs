@@ -79,7 +79,15 @@ fn a_cut_connection_is_made_again() -> Result<()> {
 fn a_killed_agent_is_found_again() -> Result<()> {
     survives(|namespace, pod| {
         // The app's user may not signal the agent's process; an exec into the agent's container may end it.
-        let deleted = namespace.kubectl.run(&["exec", pod, "--container", "devsync-agent", "--", "/devsync-agent", "--version"]);
+        let deleted = namespace.kubectl.run(&[
+            "exec",
+            pod,
+            "--container",
+            "devsync-agent",
+            "--",
+            "/devsync-agent",
+            "--version",
+        ]);
         ensure!(deleted.is_ok(), "{deleted:?}");
         Ok(())
     })

@@ -47,7 +47,8 @@ fn names(namespace: &Namespace) -> Result<Vec<String>> {
 }
 
 fn all_equal(namespace: &Namespace) -> Result<()> {
-    let digests: Vec<_> = names(namespace)?.iter().map(|pod| digest(namespace, pod)).collect::<Result<_>>()?;
+    let digests: Vec<_> =
+        names(namespace)?.iter().map(|pod| digest(namespace, pod)).collect::<Result<_>>()?;
     ensure!(digests.len() == 3 && digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
     Ok(())
 }
