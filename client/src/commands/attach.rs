@@ -74,7 +74,7 @@ async fn one_target(
     let desk = Desk::default();
     let holder = Holder {
         pid: std::process::id(),
-        target: one.route.name(),
+        target: cluster::attached_to(&args.add, &one.route).name(),
         directory: one.settings.project.clone(),
         since: shared.since.clone(),
     };
