@@ -45,6 +45,9 @@ pub struct Config {
     pub build: Option<String>,
     pub identity: Option<PathBuf>,
     pub host_key: Option<String>,
+    /// Contexts of shared clusters in which attach need not ask.
+    #[serde(default)]
+    pub allow_contexts: Vec<String>,
     /// `[targets.NAME]`: several targets of one attach; what one does not say is as above.
     #[serde(default)]
     pub targets: BTreeMap<String, Config>,
@@ -82,6 +85,7 @@ impl Config {
             build: self.build.or_else(|| file.build.clone()),
             identity: self.identity.or_else(|| file.identity.clone()),
             host_key: self.host_key.or_else(|| file.host_key.clone()),
+            allow_contexts: list(self.allow_contexts, &file.allow_contexts),
             targets: BTreeMap::new(),
         }
     }

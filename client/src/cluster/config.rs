@@ -123,14 +123,19 @@ fn no_kubeconfig(_: kube::config::InClusterError) -> CommandError {
 }
 
 fn unusable(what: String, error: &KubeconfigError) -> CommandError {
-    CommandError::new(what).kind(Kind::Cluster).cause(chain(error)).hint("kubectl config view")
+    // The parser shows the lines around its error, and a kubeconfig holds tokens.
+    let cause = match error {
+        KubeconfigError::Parse(_) => chain(error).lines().next().unwrap_or_default().to_owned(),
+        other => chain(other),
+    };
+    CommandError::new(what).kind(Kind::Cluster).cause(cause).hint("kubectl config view")
 }
 
 fn context_name(kubeconfig: &Kubeconfig, args: &ClusterArgs) -> Result<String, CommandError> {
     let names: Vec<&str> = kubeconfig.contexts.iter().map(|context| context.name.as_str()).collect();
     let listed = || match names.is_empty() {
-        true => "the kubeconfig has no context".to_owned(),
-        false => format!("the kubeconfig has {}", names.join(", ")),
+        true => "the kubeconfig has none".to_owned(),
+        false => format!("its contexts: {}", names.join(", ")),
     };
     let current = || kubeconfig.current_context.clone().filter(|name| !name.is_empty());
     let Some(wanted) = args.context.clone().or_else(current) else {
@@ -142,8 +147,11 @@ fn context_name(kubeconfig: &Kubeconfig, args: &ClusterArgs) -> Result<String, C
     if names.contains(&wanted.as_str()) {
         return Ok(wanted);
     }
-    Err(CommandError::new(format!("there is no context {wanted}")).kind(Kind::Cluster).cause(listed()).hint(
-        did_you_mean(&wanted, &names, "--context ")
-            .unwrap_or_else(|| "kubectl config get-contexts".to_owned()),
-    ))
+    Err(CommandError::new(format!("the kubeconfig has no context {wanted}"))
+        .kind(Kind::Cluster)
+        .cause(listed())
+        .hint(
+            did_you_mean(&wanted, &names, "--context ")
+                .unwrap_or_else(|| "kubectl config get-contexts".to_owned()),
+        ))
 }

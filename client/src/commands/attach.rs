@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use tokio::task::JoinSet;
 
 use crate::cli::AttachArgs;
-use crate::cluster::{self, AddOptions};
+use crate::cluster::{self, AddOptions, Added};
 use crate::config::Config;
 use crate::control::{self, Desk, Holder};
 use crate::error::{CommandError, Kind};
@@ -47,14 +47,16 @@ fn targets(args: &AttachArgs, config: Config, project: &std::path::Path) -> Resu
     let is_named = args.target.target.is_some() || args.target.cluster.selector.is_some();
     let several = if is_named { Vec::new() } else { config.each() };
     let of = |name: Option<String>, config: Config| {
-        let route = settings::route(&args.target, &config, project).ok_or_else(|| match &name {
+        let mut route = settings::route(&args.target, &config, project).ok_or_else(|| match &name {
             Some(name) => CommandError::usage(format!("[targets.{name}] of devsync.toml names no target"))
                 .hint("target = \"deploy/demo\""),
             None => CommandError::usage("no target is named")
                 .hint("devsync attach deploy/demo, or target = \"…\" in devsync.toml"),
         })?;
+        route.take_over = args.add.take_over;
+        let allow_contexts = config.allow_contexts.clone();
         let settings = Settings::new(args, config, project.to_owned())?;
-        Ok(One { name: name.unwrap_or_else(|| route.name()), route, settings })
+        Ok(One { name: name.unwrap_or_else(|| route.name()), route, settings, allow_contexts })
     };
     match several.is_empty() {
         true => Ok(vec![of(None, config)?]),
@@ -65,7 +67,7 @@ fn targets(args: &AttachArgs, config: Config, project: &std::path::Path) -> Resu
 /// One target, or all pods of one.
 async fn one_target(
     args: &AttachArgs,
-    one: One,
+    mut one: One,
     shared: Shared,
     is_one_of_several: bool,
 ) -> Result<(), CommandError> {
@@ -84,7 +86,7 @@ async fn one_target(
     let reporter = Reporter::new(&args.output);
     let mut reporter =
         if is_one_of_several { reporter.one_of_several(&one.name) } else { reporter.of(&one.name) };
-    if !add_agent(args, &one, &shared, &mut reporter).await? {
+    if !add_agent(args, &mut one, &shared, &mut reporter).await? {
         return Ok(());
     }
     match args.all_pods {
@@ -119,17 +121,26 @@ async fn several(args: &AttachArgs, targets: Vec<One>, shared: Shared) -> Result
 /// Sees to it that a target in a cluster has an agent; false where that was ended.
 async fn add_agent(
     args: &AttachArgs,
-    one: &One,
+    one: &mut One,
     shared: &Shared,
     reporter: &mut Reporter,
 ) -> Result<bool, CommandError> {
-    let opts = AddOptions { args: args.add.clone(), yes: args.yes, overwrite: args.overwrite };
+    let opts = AddOptions {
+        args: args.add.clone(),
+        yes: args.yes,
+        overwrite: args.overwrite,
+        dry_run: args.dry_run,
+        allow_contexts: one.allow_contexts.clone(),
+    };
+    let name = one.route.name();
     let mut say = |step| reporter.event(&super::detach::event(step));
     tokio::select! {
-        added = cluster::ensure_agent(&one.route.cluster, &one.route.target, &opts, &mut say) => added.map(|()| true),
+        added = cluster::ensure_agent(&one.route.cluster, &mut one.route.target, &opts, &mut say) => {
+            Ok(added? == Added::Ready)
+        }
         () = shared.stop.cancelled() => {
             let text = "ended while the agent was being added".to_owned();
-            let hint = format!("devsync detach {} takes out what is there", one.route.name());
+            let hint = format!("devsync detach {name} takes out what is there");
             reporter.event(&Event::Note { text, hint: Some(hint) });
             Ok(false)
         }

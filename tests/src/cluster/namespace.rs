@@ -1,9 +1,11 @@
 //! A namespace of one test: made with a random name, shown if the test fails, deleted in any case.
 
 use std::env;
+use std::fs::{self, File};
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +14,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::kubectl::Kubectl;
+use super::project::Project;
+use super::said::Said;
 use crate::attach::{Attach, Devsync};
 
 /// The label of everything that tests make; its value is the run, so that a run can remove what it left.
@@ -135,18 +139,29 @@ impl Namespace {
         Ok(statuses.filter_map(|status| status["restartCount"].as_u64()).sum())
     }
 
-    /// `devsync WORD…` in `project`, with JSON events; standard error goes to the file `stderr` of [`Self::path`].
-    pub fn attach(&self, project: &Path, words: &[&str]) -> Result<Attach> {
-        let mut command = self.devsync.command(project, &[words, &["-o", "json"]].concat());
+    /// `devsync WORD…` as a developer in `project` types it, to its end.
+    pub fn run(&self, project: &Project, words: &[&str]) -> Result<Said> {
+        Said::by(self.command(project, words))
+    }
+
+    /// `devsync WORD…`, which is some attach that goes on, with JSON events.
+    pub fn attach(&self, project: &Project, words: &[&str]) -> Result<Attach> {
+        let mut command = self.command(project, &[words, &["-o", "json"]].concat());
+        command.stderr(File::create(self.path("stderr"))?);
+        Attach::start(command)
+    }
+
+    /// `devsync WORD…` against this namespace, not yet started.
+    pub fn command(&self, project: &Project, words: &[&str]) -> Command {
+        let mut command = self.devsync.command(&project.dir, words);
+        project.settings(&mut command);
+        command.env("KUBECONFIG", self.kubectl.kubeconfig());
         command
-            .env("KUBECONFIG", self.kubectl.kubeconfig())
-            .stderr(std::fs::File::create(self.path("stderr"))?);
-        Attach::start(command).with_context(|| self.said())
     }
 
     /// What the last attach wrote to standard error so far.
     pub fn said(&self) -> String {
-        std::fs::read_to_string(self.path("stderr")).unwrap_or_default()
+        fs::read_to_string(self.path("stderr")).unwrap_or_default()
     }
 
     /// Asks until there is an answer, for at most [`PATIENCE`].
@@ -201,6 +216,6 @@ pub fn name(object: &Value) -> Result<String> {
 
 fn random() -> Result<String> {
     let mut bytes = [0; 5];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

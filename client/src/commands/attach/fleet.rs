@@ -107,6 +107,7 @@ impl Fleet {
                 name: pod.pod.clone(),
                 route: Route { target, ..self.all.route.clone() },
                 settings: self.all.settings.clone(),
+                allow_contexts: Vec::new(),
             };
             let reporter = Reporter::new(&self.output).one_of_several(&pod.pod);
             let (desk, name) = (self.desk.clone(), pod.pod.clone());

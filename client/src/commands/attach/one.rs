@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::{App, describe};
 use crate::build::SharedBuilds;
 use crate::cli::AttachArgs;
-use crate::cluster::{Cluster, PodTarget, WorkloadRef, candidates};
+use crate::cluster::{self, Cluster, Mark, PodTarget, WorkloadRef, candidates};
 use crate::connect::{Connected, Route, connect};
 use crate::control::{Desk, Seat};
 use crate::engine::{Board, End, Engine, Job};
@@ -68,6 +68,8 @@ pub(super) struct One {
     pub(super) name: String,
     pub(super) route: Route,
     pub(super) settings: Settings,
+    /// Contexts in which nobody needs to be asked.
+    pub(super) allow_contexts: Vec<String>,
 }
 
 /// Keeps one target in step until it is told to stop, or cannot go on. Its state and its questions are at `desk`.
@@ -99,9 +101,12 @@ async fn attach(
         connected = connect(&route) => connected?,
         () = stop.cancelled() => return Ok(()),
     };
-    if let Some(pod) = pod {
-        say_if_mixed(&route, &pod, &mut reporter).await;
+    if let Some(pod) = &pod {
+        say_if_mixed(&route, pod, &mut reporter).await;
     }
+    let marked = pod.as_ref().filter(|_| !settings.options.dry_run);
+    let mut say = |step| reporter.event(&crate::commands::detach::event(step));
+    let mark = cluster::mark(&route.cluster, marked, route.take_over, &mut say).await;
     let handle = session.handle();
     let planned = tokio::select! {
         planned = plan(&settings, &handle, &welcome.target, shared.yes) => Some(planned),
@@ -111,6 +116,7 @@ async fn attach(
         Some(Ok(planned)) => planned,
         other => {
             session.close().await;
+            unmark(mark).await;
             return other.map_or(Ok(()), |planned| planned.map(drop));
         }
     };
@@ -122,7 +128,16 @@ async fn attach(
         () = stop.cancelled() => None,
     };
     let session = engine.close();
-    finish(engine, session, ended, &shared.now).await
+    let done = finish(engine, session, ended, &shared.now).await;
+    unmark(mark).await;
+    done
+}
+
+/// Takes the pod's mark away, in the time that an end has.
+async fn unmark(mark: Option<Mark>) {
+    if let Some(mark) = mark {
+        let _ = tokio::time::timeout(END_WITHIN, mark.remove()).await;
+    }
 }
 
 /// Of several pods only one has the files that are saved here.
