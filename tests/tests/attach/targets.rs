@@ -143,10 +143,17 @@ fn another_version_is_exit_code_4() -> Result<()> {
     let rig = Rig::new()?;
     let programs = rig.other("programs");
     fs::create_dir(&programs)?;
-    fs::copy(rig.devsync.programs.join("devsync"), programs.join("devsync"))?;
-    let agent = programs.join("devsync-agent");
-    fs::write(&agent, "#!/bin/sh\nprintf 'DEVSYNC\\n\\310\\000\\000\\000'; cat > /dev/null\n")?;
-    fs::set_permissions(&agent, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    // Made by other processes: a program that this one holds open for writing while it forks elsewhere is busy.
+    let install = |from: &std::path::Path, name: &str| {
+        let to = programs.join(name);
+        let made = std::process::Command::new("install").args(["-m", "755"]).arg(from).arg(&to).status()?;
+        ensure!(made.success(), "install {}", to.display());
+        anyhow::Ok(())
+    };
+    install(&rig.devsync.programs.join("devsync"), "devsync")?;
+    let script = rig.other("script");
+    fs::write(&script, "#!/bin/sh\nprintf 'DEVSYNC\\n\\310\\000\\000\\000'; cat > /dev/null\n")?;
+    install(&script, "devsync-agent")?;
     let devsync = devsync_tests::attach::Devsync::new(programs, rig.other("home2"))?;
     let pid = format!("pid/{}", std::process::id());
     let said = crate::rig::run(devsync.command(&rig.laptop, &["attach", &pid]))?.code(4)?;
@@ -154,20 +161,35 @@ fn another_version_is_exit_code_4() -> Result<()> {
     Ok(())
 }
 
+/// A file that nobody may change, until it is dropped.
+struct Immutable(std::path::PathBuf);
+
+impl Immutable {
+    fn new(path: std::path::PathBuf) -> Result<Self> {
+        let made = std::process::Command::new("chattr").arg("+i").arg(&path).status()?;
+        ensure!(made.success(), "chattr +i (e2fsprogs), on a file system that has it");
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("chattr").arg("-i").arg(&self.0).status();
+    }
+}
+
 #[test]
 #[ignore = "needs: root"]
 fn a_path_that_cannot_be_written_fails_once() -> Result<()> {
     let rig = Rig::new()?;
     let app = rig.app()?;
-    // A directory that is not empty and not ours stands where the file is to be.
-    fs::create_dir(rig.pod.join("taken"))?;
-    fs::write(rig.pod.join("taken/theirs"), "theirs")?;
-    fs::write(rig.laptop.join("taken"), "ours")?;
+    fs::write(rig.pod.join("fixed.txt"), "theirs")?;
+    let _fixed = Immutable::new(rig.pod.join("fixed.txt"))?;
+    fs::write(rig.laptop.join("fixed.txt"), "ours")?;
     fs::write(rig.laptop.join("other.txt"), "ours")?;
-    let said = rig.run(&["attach", &target(&app), "--restart", "none", "--once"])?;
-    ensure!(said.err.contains("not synced: ") && said.err.contains("taken"), "{said:?}");
-    assert_eq!(fs::read(rig.pod.join("taken/theirs"))?, b"theirs");
+    let said = rig.run(&["attach", &target(&app), "--restart", "none", "--once"])?.code(1)?;
+    said.says(&["not synced: ", "fixed.txt", "error: 1 path not synced"])?;
+    assert_eq!(fs::read(rig.pod.join("fixed.txt"))?, b"theirs");
     assert_eq!(fs::read(rig.pod.join("other.txt"))?, b"ours");
-    said.code(1)?;
     Ok(())
 }
