@@ -118,7 +118,7 @@ async fn several(args: &AttachArgs, targets: Vec<One>, shared: Shared) -> Result
     Ok(worst.map_or(ExitCode::SUCCESS, |kind| ExitCode::from(kind.code())))
 }
 
-/// Sees to it that a target in a cluster has an agent; false where that was ended.
+/// Sees to it that a target in a cluster has an agent; false where that was ended, or was all that was asked for.
 async fn add_agent(
     args: &AttachArgs,
     one: &mut One,
@@ -136,7 +136,7 @@ async fn add_agent(
     let mut say = |step| reporter.event(&super::detach::event(step));
     tokio::select! {
         added = cluster::ensure_agent(&one.route.cluster, &mut one.route.target, &opts, &mut say) => {
-            Ok(added? == Added::Ready)
+            Ok(matches!(added?, Added::Ready))
         }
         () = shared.stop.cancelled() => {
             let text = "ended while the agent was being added".to_owned();

@@ -68,7 +68,7 @@ pub(super) struct One {
     pub(super) name: String,
     pub(super) route: Route,
     pub(super) settings: Settings,
-    /// Contexts in which nobody needs to be asked.
+    /// Contexts of shared clusters in which it need not be asked.
     pub(super) allow_contexts: Vec<String>,
 }
 
