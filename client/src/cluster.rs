@@ -33,7 +33,7 @@ use tokio::time::timeout;
 use crate::cli::ClusterArgs;
 use crate::error::{CommandError, Kind};
 
-pub use add::{AddArgs, AddOptions, Added, Say, Step, Via, add_agent, ensure_agent};
+pub use add::{AddArgs, AddOptions, Added, Say, Step, Via, add_agent, attached_to, ensure_agent};
 pub use agent::{Access, open};
 pub use config::{Place, place};
 pub use detach::{DetachOptions, detach};

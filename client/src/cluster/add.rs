@@ -7,6 +7,7 @@ use super::neighbour::check_place;
 use super::workload::maker;
 use super::{Cluster, PodTarget, WorkloadRef, candidates, copy, ephemeral, find, sidecar};
 use crate::cli::{ClusterArgs, TargetWord, WorkloadKind};
+use crate::connect::Route;
 use crate::error::{CommandError, Kind};
 
 /// How an agent gets into a pod that has none.
@@ -113,6 +114,15 @@ pub async fn ensure_agent(
         return Ok(Added::Ready);
     }
     add(&cluster, &workload, found, opts, say).await
+}
+
+/// Where an attach leads: to the copy of a pod, where one is asked for.
+pub fn attached_to(args: &AddArgs, route: &Route) -> Route {
+    let mut route = route.clone();
+    if let (Some(name), true) = (&args.copy_to, route.target.is_in_cluster()) {
+        route.target = TargetWord::Workload { kind: WorkloadKind::Pod, name: name.clone() };
+    }
+    route
 }
 
 /// Adds an agent to what has none; says first what will happen; returns when a pod with a running agent is there.

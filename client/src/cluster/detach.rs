@@ -34,6 +34,10 @@ pub async fn detach(
         let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
         let pod = cluster.ask(&format!("pod/{name} cannot be read"), pods.get_opt(name)).await?;
         match pod {
+            Some(pod) if copy::is_copy(&pod) && pod.metadata.deletion_timestamp.is_some() => {
+                say(Step::Done(format!("pod/{name}, the copy that devsync made, is ending")));
+                return Ok(());
+            }
             Some(pod) if copy::is_copy(&pod) => {
                 copy::delete(cluster, name).await?;
                 say(Step::Done(format!("pod/{name}, the copy that devsync made, is deleted")));

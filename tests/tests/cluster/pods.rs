@@ -4,6 +4,7 @@ mod following;
 mod python;
 mod replicas;
 mod rust;
+mod workload;
 
 use std::path::PathBuf;
 
