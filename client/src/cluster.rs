@@ -37,7 +37,7 @@ pub use config::{Place, place};
 pub use detach::{DetachOptions, detach};
 pub use explain::explain;
 pub use find::{candidates, find};
-pub use forward::{Forward, forward};
+pub use forward::{Forward, PortStream, Said, forward};
 pub use logs::{LogLine, LogWish, Logs};
 pub use ports::{PortSpec, Ports, listen};
 pub use target::{PodTarget, WorkloadRef, short_id};
@@ -71,7 +71,8 @@ impl Cluster {
             explain(error, &format!("the cluster of context {} cannot be reached", place.context))
         })?;
         let (namespace, context) = (place.namespace.clone(), place.context.clone());
-        let flags = place.to_string();
+        let file = args.kubeconfig.as_ref().map(|file| format!(" --kubeconfig {}", file.display()));
+        let flags = format!("{place}{}", file.unwrap_or_default());
         Ok(Self {
             client,
             namespace,

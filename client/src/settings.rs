@@ -70,8 +70,7 @@ pub fn cluster_route(
     project: &Path,
     command: &str,
 ) -> Result<Route, CommandError> {
-    let args =
-        TargetArgs { target: target.cloned(), cluster: cluster.clone(), ..TargetArgs::default() };
+    let args = TargetArgs { target: target.cloned(), cluster: cluster.clone(), ..TargetArgs::default() };
     route(&args, config, project).ok_or_else(|| {
         CommandError::usage("no target is named")
             .hint(format!("devsync {command} deploy/demo, or target = \"…\" in devsync.toml"))

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::target::{ClusterArgs, TargetWord};
 use super::OutputArgs;
+use super::target::{ClusterArgs, TargetWord};
 use crate::cluster::PortSpec;
 use crate::error::CommandError;
 
@@ -85,9 +85,12 @@ impl PortForwardArgs {
         if target.is_some() && self.cluster.selector.is_some() {
             return Err(CommandError::usage("a target and a selector are named: which is meant?"));
         }
-        let ports: Vec<PortSpec> = ports.iter().map(|word| word.parse()).collect::<Result<_, _>>().map_err(bad)?;
+        let ports: Vec<PortSpec> =
+            ports.iter().map(|word| word.parse()).collect::<Result<_, _>>().map_err(bad)?;
         match ports.is_empty() {
-            true => Err(CommandError::usage("no port is named").hint("devsync port-forward deploy/demo 8080")),
+            true => {
+                Err(CommandError::usage("no port is named").hint("devsync port-forward deploy/demo 8080"))
+            }
             false => Ok((target, ports)),
         }
     }

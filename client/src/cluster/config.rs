@@ -151,8 +151,11 @@ fn context_name(kubeconfig: &Kubeconfig, args: &ClusterArgs) -> Result<String, C
     if names.contains(&wanted.as_str()) {
         return Ok(wanted);
     }
-    Err(CommandError::new(format!("the kubeconfig has no context {wanted}")).kind(Kind::Cluster).cause(listed()).hint(
-        did_you_mean(&wanted, &names, "--context ")
-            .unwrap_or_else(|| "kubectl config get-contexts".to_owned()),
-    ))
+    Err(CommandError::new(format!("the kubeconfig has no context {wanted}"))
+        .kind(Kind::Cluster)
+        .cause(listed())
+        .hint(
+            did_you_mean(&wanted, &names, "--context ")
+                .unwrap_or_else(|| "kubectl config get-contexts".to_owned()),
+        ))
 }

@@ -168,7 +168,8 @@ async fn read(
     let mut line = Vec::new();
     loop {
         let chunk = stream.fill_buf().await;
-        let chunk = chunk.map_err(|error| CommandError::new(doing.clone()).kind(Kind::Cluster).cause(error))?;
+        let chunk =
+            chunk.map_err(|error| CommandError::new(doing.clone()).kind(Kind::Cluster).cause(error))?;
         if chunk.is_empty() {
             if !line.is_empty() {
                 let _ = lines.send(LogLine { pod, line }).await;

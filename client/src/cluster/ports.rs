@@ -97,7 +97,8 @@ pub async fn listen(
 ) -> Result<Ports, CommandError> {
     let found = find(cluster, workload, cluster.container.as_deref()).await?;
     let first = found.into_iter().next();
-    let pod = first.ok_or_else(|| CommandError::new(format!("{workload} has no pods")).kind(Kind::Cluster))?;
+    let pod =
+        first.ok_or_else(|| CommandError::new(format!("{workload} has no pods")).kind(Kind::Cluster))?;
     let mut listeners = Vec::new();
     for spec in specs {
         let remote = number(cluster, workload, &pod, &spec.remote).await?;
@@ -107,13 +108,17 @@ pub async fn listen(
             Ok::<_, io::Error>((listener.local_addr()?, listener))
         };
         let (address, listener) = bound.await.map_err(|error| {
-            CommandError::new(format!("port {} cannot be listened on here", spec.local))
-                .cause(error)
-                .hint(format!("take another one: {}:{remote}, or any: :{remote}", spec.local.saturating_add(10_000)))
+            CommandError::new(format!("port {} cannot be listened on here", spec.local)).cause(error).hint(
+                format!(
+                    "take another one: {}:{remote}, or any: :{remote}",
+                    spec.local.saturating_add(10_000)
+                ),
+            )
         })?;
         listeners.push((listener, address, remote));
     }
-    let pods = Arc::new(Pods { cluster: cluster.clone(), workload: workload.clone(), now: Mutex::new(Some(pod)) });
+    let pods =
+        Arc::new(Pods { cluster: cluster.clone(), workload: workload.clone(), now: Mutex::new(Some(pod)) });
     let permits = Arc::new(Semaphore::new(MOST));
     let mut ports = Ports { open: Vec::new(), tasks: JoinSet::new() };
     for (listener, address, remote) in listeners {
@@ -176,7 +181,7 @@ async fn accept(listener: TcpListener, port: u16, pods: Arc<Pods>, permits: Arc<
 /// One connection, from its begin to its end.
 async fn carry(mut client: TcpStream, port: u16, pods: &Pods) -> Result<(), CommandError> {
     let _ = client.set_nodelay(true);
-    let Forward { stream, guard } = pods.open(port).await?;
+    let Forward { stream, said } = pods.open(port).await?;
     let (mut from_pod, mut to_pod) = tokio::io::split(stream);
     let (mut from_client, mut to_client) = client.split();
     {
@@ -196,7 +201,7 @@ async fn carry(mut client: TcpStream, port: u16, pods: &Pods) -> Result<(), Comm
             }
         }
     }
-    match guard.settled_error().await {
+    match said.error() {
         Some(said) => Err(CommandError::new(said)),
         None => Ok(()),
     }

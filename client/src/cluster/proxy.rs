@@ -33,7 +33,8 @@ fn is_direct(list: &str, host: &str, port: u16) -> bool {
     if host == "localhost" || ip.is_some_and(|ip| ip.is_loopback()) {
         return true;
     }
-    let mut words = list.split(',').map(|word| word.trim().to_ascii_lowercase()).filter(|word| !word.is_empty());
+    let mut words =
+        list.split(',').map(|word| word.trim().to_ascii_lowercase()).filter(|word| !word.is_empty());
     words.any(|word| {
         if word == "*" {
             return true;
@@ -41,7 +42,9 @@ fn is_direct(list: &str, host: &str, port: u16) -> bool {
         if let Some(ip) = ip
             && let Some((network, bits)) = word.split_once('/')
         {
-            return network.parse().is_ok_and(|network| bits.parse().is_ok_and(|bits| is_in(ip, network, bits)));
+            return network
+                .parse()
+                .is_ok_and(|network| bits.parse().is_ok_and(|bits| is_in(ip, network, bits)));
         }
         let (name, wanted) = match word.rsplit_once(':') {
             Some((name, digits)) if !name.contains(':') || name.ends_with(']') => (name, digits.parse().ok()),
@@ -61,9 +64,7 @@ fn is_direct(list: &str, host: &str, port: u16) -> bool {
 }
 
 fn is_in(ip: IpAddr, network: IpAddr, bits: u32) -> bool {
-    let same = |a: u128, b: u128, width: u32| {
-        bits <= width && (bits == 0 || (a ^ b) >> (width - bits) == 0)
-    };
+    let same = |a: u128, b: u128, width: u32| bits <= width && (bits == 0 || (a ^ b) >> (width - bits) == 0);
     match (ip, network) {
         (IpAddr::V4(a), IpAddr::V4(b)) => same(a.to_bits().into(), b.to_bits().into(), 32),
         (IpAddr::V6(a), IpAddr::V6(b)) => same(a.to_bits(), b.to_bits(), 128),

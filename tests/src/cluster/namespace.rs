@@ -86,7 +86,8 @@ impl Namespace {
             let deployment = self.kubectl.json(&["get", "deployment", deployment])?;
             let (status, wanted) = (&deployment["status"], &deployment["spec"]["replicas"]);
             let current = status["observedGeneration"] == deployment["metadata"]["generation"];
-            let all = ["replicas", "updatedReplicas", "readyReplicas"].iter().all(|count| status[count] == *wanted);
+            let all =
+                ["replicas", "updatedReplicas", "readyReplicas"].iter().all(|count| status[count] == *wanted);
             Ok((current && all).then_some(()))
         })?;
         Ok(())
@@ -137,7 +138,9 @@ impl Namespace {
     /// `devsync WORD…` in `project`, with JSON events; standard error goes to the file `stderr` of [`Self::path`].
     pub fn attach(&self, project: &Path, words: &[&str]) -> Result<Attach> {
         let mut command = self.devsync.command(project, &[words, &["-o", "json"]].concat());
-        command.env("KUBECONFIG", self.kubectl.kubeconfig()).stderr(std::fs::File::create(self.path("stderr"))?);
+        command
+            .env("KUBECONFIG", self.kubectl.kubeconfig())
+            .stderr(std::fs::File::create(self.path("stderr"))?);
         Attach::start(command).with_context(|| self.said())
     }
 
@@ -168,7 +171,16 @@ impl Namespace {
             &["get", "deployments,replicasets,pods", "--output", "wide"],
             &["get", "events", "--sort-by", ".lastTimestamp"],
             &["get", "pods", "--output", "yaml"],
-            &["logs", "--selector", "app", "--all-containers", "--prefix", "--tail", "100", "--ignore-errors"],
+            &[
+                "logs",
+                "--selector",
+                "app",
+                "--all-containers",
+                "--prefix",
+                "--tail",
+                "100",
+                "--ignore-errors",
+            ],
         ];
         for look in looks {
             let text = self.kubectl.run(look).unwrap_or_else(|error| format!("{error:#}"));
