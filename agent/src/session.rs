@@ -3,6 +3,7 @@
 
 mod holders;
 mod open;
+mod pulse;
 mod requests;
 mod restarts;
 mod vigil;

@@ -2,14 +2,29 @@
 
 use std::io::{self, IsTerminal, Write};
 
+/// One question at a time: several targets may have one.
+static ASKING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Asks; `None` where there is nobody to ask. Anything but yes is no.
 pub async fn confirm(question: &str) -> Option<bool> {
+    let line = answer(&format!("{} [y/N] ", crate::report::plain(question))).await?;
+    Some(matches!(line.trim(), "y" | "Y" | "yes" | "Yes"))
+}
+
+/// Asks for `expected` to be typed; `None` where there is nobody to ask.
+pub async fn typed(question: &str, expected: &str) -> Option<bool> {
+    let line = answer(&crate::report::plain(question)).await?;
+    Some(line.trim() == expected)
+}
+
+/// What is typed; `None` where there is nobody to ask.
+async fn answer(question: &str) -> Option<String> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return None;
     }
-    let question = crate::report::plain(question);
+    let _one = ASKING.lock().await;
     let mut stderr = io::stderr();
-    let _ = write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush());
+    let _ = write!(stderr, "{question}").and_then(|()| stderr.flush());
     // The read cannot be taken back; a thread of its own keeps Ctrl-C working meanwhile.
     let (tx, rx) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
@@ -17,6 +32,5 @@ pub async fn confirm(question: &str) -> Option<bool> {
         let _ = io::stdin().read_line(&mut line);
         let _ = tx.send(line);
     });
-    let line = rx.await.unwrap_or_default();
-    Some(matches!(line.trim(), "y" | "Y" | "yes" | "Yes"))
+    Some(rx.await.unwrap_or_default())
 }

@@ -5,12 +5,15 @@
 mod add;
 mod agent;
 mod config;
+mod copy;
 mod detach;
+mod ephemeral;
 mod explain;
 mod find;
 mod forward;
 mod logs;
 mod managed;
+mod neighbour;
 mod obstacles;
 mod ports;
 mod proxy;
@@ -31,14 +34,20 @@ use tokio::time::timeout;
 use crate::cli::ClusterArgs;
 use crate::error::{CommandError, Kind};
 
-pub use add::{AddArgs, AddOptions, Say, Step, Via, add_agent, ensure_agent};
+pub use add::{AddArgs, AddOptions, Added, Say, Step, Via, add_agent, attached_to, ensure_agent};
 pub use agent::{Access, open};
 pub use config::{Place, place};
 pub use detach::{DetachOptions, detach};
 pub use explain::explain;
+<<<<<<< HEAD
 pub use find::{candidates, find};
 pub use forward::{Forward, PortStream, Said, forward};
+=======
+pub use find::{Seen, Version, candidates, find, look, next_change};
+pub use forward::{Forward, forward};
+>>>>>>> main
 pub use logs::{LogLine, LogWish, Logs};
+pub use neighbour::{Mark, mark};
 pub use ports::{PortSpec, Ports, listen};
 pub use target::{PodTarget, WorkloadRef, short_id};
 
@@ -108,6 +117,11 @@ impl Cluster {
     /// As [`explain`]; a server that cannot be reached is named.
     pub fn explain(&self, error: kube::Error, doing: &str) -> CommandError {
         explain::at(error, doing, Some(self))
+    }
+
+    /// The context, for a person.
+    pub(crate) fn context_name(&self) -> &str {
+        if self.context.is_empty() { "(none)" } else { &self.context }
     }
 
     /// ` --context NAME`, for a hint's kubectl.

@@ -5,4 +5,6 @@
 pub mod kubectl;
 pub mod manifests;
 pub mod namespace;
+pub mod project;
 pub mod relay;
+pub mod said;

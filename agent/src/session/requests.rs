@@ -12,6 +12,7 @@ use devsync_protocol::restart::{AppState, RestartFailure, RestartMode};
 
 use super::holders::Held;
 use super::open::{Opened, refusal};
+use super::pulse::Pulse;
 use super::restarts::{App, Job, Restarts};
 use super::wire::{Inbox, Outbox, WireError};
 use super::{SessionConfig, SessionError, chain};
@@ -87,8 +88,26 @@ impl Session {
 
     /// Serves requests until the client closes.
     pub(super) fn serve<R: Read>(&mut self, inbox: &mut Inbox<R>) -> Result<(), SessionError> {
+        let pulse = Pulse::start(self.outbox.clone());
+        let pulse =
+            pulse.inspect_err(|error| tracing::error!(%error, "long requests give no signs of life")).ok();
+        let served = self.serve_all(inbox, pulse.as_ref());
+        if let Some(pulse) = pulse {
+            pulse.end();
+        }
+        served
+    }
+
+    fn serve_all<R: Read>(
+        &mut self,
+        inbox: &mut Inbox<R>,
+        pulse: Option<&Pulse>,
+    ) -> Result<(), SessionError> {
         while let Some(request) = inbox.next()? {
-            self.handle(request)?;
+            match pulse {
+                Some(pulse) if takes_long(&request) => pulse.over(|| self.handle(request))?,
+                _ => self.handle(request)?,
+            }
         }
         Ok(())
     }
@@ -280,7 +299,8 @@ impl Session {
     /// root is worked in, which stays the same when devsync-run starts the app anew.
     fn hold(&self, holder: &str) -> Result<(Lock, Option<Held>), LockError> {
         let root = self.opened.root.identity();
-        let name = format!("target-{}-{}.lock", root.pid(), root.start_time());
+        // Agents beside several containers may share a directory, and each of those has a process 1.
+        let name = format!("target-{}-{}-{}.lock", root.mount_namespace(), root.pid(), root.start_time());
         let path = self.config.state.join(&name);
         let holders = &self.config.holders;
         let take_over = self.config.take_over.swap(false, Ordering::SeqCst);
@@ -426,6 +446,11 @@ impl From<RootError> for StreamError {
     fn from(error: RootError) -> Self {
         StreamError::Root(error)
     }
+}
+
+/// What streams in is answered by being read; anything else may work for a while.
+fn takes_long(request: &Request) -> bool {
+    !matches!(request, Request::Begin { .. } | Request::Op { .. } | Request::Steps(_) | Request::Ping { .. })
 }
 
 fn broken(why: &'static str) -> SessionError {

@@ -3,9 +3,11 @@
 use clap::{Args, ValueEnum};
 use devsync_protocol::contract::AGENT_IMAGE;
 
+use super::neighbour::check_place;
 use super::workload::maker;
-use super::{Cluster, WorkloadRef, candidates, sidecar};
-use crate::cli::{ClusterArgs, TargetWord};
+use super::{Cluster, PodTarget, WorkloadRef, candidates, copy, ephemeral, find, sidecar};
+use crate::cli::{ClusterArgs, TargetWord, WorkloadKind};
+use crate::connect::Route;
 use crate::error::{CommandError, Kind};
 
 /// How an agent gets into a pod that has none.
@@ -48,6 +50,19 @@ pub struct AddOptions {
     pub yes: bool,
     /// Change workloads that belong to another tool.
     pub overwrite: bool,
+    /// Change nothing: only say what would be done.
+    pub dry_run: bool,
+    /// Contexts in which nobody needs to be asked.
+    pub allow_contexts: Vec<String>,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Added {
+    /// There is an agent.
+    Ready,
+    /// There is none, since nothing was to be changed.
+    OnlySaid,
 }
 
 impl AddOptions {
@@ -74,20 +89,40 @@ pub enum Step {
 /// Told of each step.
 pub type Say<'a> = dyn FnMut(Step) + Send + 'a;
 
-/// Sees to it that a target in a cluster has an agent; does nothing for any other target.
+/// Sees to it that a target in a cluster has an agent; does nothing for any other target. A copy of a pod becomes the
+/// target from then on.
 pub async fn ensure_agent(
     place: &ClusterArgs,
-    target: &TargetWord,
+    target: &mut TargetWord,
     opts: &AddOptions,
     say: &mut Say<'_>,
-) -> Result<(), CommandError> {
-    let Some(target) = WorkloadRef::of(target) else { return Ok(()) };
+) -> Result<Added, CommandError> {
+    let Some(workload) = WorkloadRef::of(target) else { return Ok(Added::Ready) };
     let cluster = Cluster::connect(place).await?;
-    let found = candidates(&cluster, &target, place.container.as_deref()).await?;
-    if found.iter().any(|pod| pod.has_agent) {
-        return Ok(());
+    let container = place.container.as_deref();
+    let found = candidates(&cluster, &workload, container).await?;
+    if !opts.dry_run {
+        check_place(&cluster, opts).await?;
     }
-    add_agent(&cluster, &target, opts, say).await
+    if let Some(name) = &opts.args.copy_to {
+        let original = of(&cluster, &workload, container, found).await?;
+        let added = copy::add(&cluster, &original, name, opts, say).await?;
+        *target = TargetWord::Workload { kind: WorkloadKind::Pod, name: name.clone() };
+        return Ok(added);
+    }
+    if found.iter().any(|pod| pod.has_agent) {
+        return Ok(Added::Ready);
+    }
+    add(&cluster, &workload, found, opts, say).await
+}
+
+/// Where an attach leads: to the copy of a pod, where one is asked for.
+pub fn attached_to(args: &AddArgs, route: &Route) -> Route {
+    let mut route = route.clone();
+    if let (Some(name), true) = (&args.copy_to, route.target.is_in_cluster()) {
+        route.target = TargetWord::Workload { kind: WorkloadKind::Pod, name: name.clone() };
+    }
+    route
 }
 
 /// Adds an agent to what has none; says first what will happen; returns when a pod with a running agent is there.
@@ -96,9 +131,47 @@ pub async fn add_agent(
     target: &WorkloadRef,
     opts: &AddOptions,
     say: &mut Say<'_>,
-) -> Result<(), CommandError> {
+) -> Result<Added, CommandError> {
+    add(cluster, target, Vec::new(), opts, say).await
+}
+
+async fn add(
+    cluster: &Cluster,
+    target: &WorkloadRef,
+    found: Vec<PodTarget>,
+    opts: &AddOptions,
+    say: &mut Say<'_>,
+) -> Result<Added, CommandError> {
+    if opts.args.via != Via::Sidecar {
+        let pod = of(cluster, target, cluster.container.as_deref(), found).await?;
+        match ephemeral::way(cluster, &pod, opts).await? {
+            Ok(way) => return ephemeral::add(cluster, &pod, way, opts, say).await,
+            Err(error) if opts.args.via == Via::Ephemeral => return Err(error),
+            Err(error) => {
+                let text = format!("a sidecar, by a rollout, since {error}");
+                say(Step::Note { text, hint: None });
+            }
+        }
+    }
     let (workload, object) = maker(cluster, target).await?.changeable()?;
     sidecar::add(cluster, &workload, &object, opts, say).await
+}
+
+/// The newest ready pod.
+async fn of(
+    cluster: &Cluster,
+    target: &WorkloadRef,
+    container: Option<&str>,
+    found: Vec<PodTarget>,
+) -> Result<PodTarget, CommandError> {
+    let first = found.into_iter().next();
+    match first {
+        Some(pod) => Ok(pod),
+        None => {
+            let none = || super::obstacles::cluster(format!("{target} has no pod that runs"));
+            find(cluster, target, container).await?.into_iter().next().ok_or_else(none)
+        }
+    }
 }
 
 /// Asks; without anybody to ask, `--yes` is named.

@@ -263,7 +263,7 @@ fn known_host(line: &str) -> Option<(u16, PinnedKey)> {
 }
 
 /// Who this is, told to whoever finds the app taken: `ann@laptop`.
-fn who() -> String {
+pub(super) fn who() -> String {
     let user = ["USER", "LOGNAME", "USERNAME"].iter().find_map(|name| std::env::var(name).ok());
     let user = user.filter(|u| !u.is_empty()).unwrap_or_else(|| "somebody".to_owned());
     let who = match host() {

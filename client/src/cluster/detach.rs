@@ -1,16 +1,23 @@
-//! Takes devsync out of a target again: its fields of a workload, its ephemeral containers, its copy of a pod.
+//! Takes devsync out of a target again: its fields of a workload, its copy of a pod; and offers to replace pods that were
+//! changed in place.
 
-use devsync_protocol::contract::FIELD_MANAGER;
+use devsync_protocol::contract::{FIELD_MANAGER, MODIFIED_AT};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::DeleteParams;
+use serde_json::Value;
 
 use super::add::{Say, Step};
-use super::workload::{Maker, maker};
-use super::{Cluster, WorkloadRef, managed, rollout, sidecar};
+use super::obstacles::word;
+use super::workload::{Maker, Workload, api, maker, value};
+use super::{Cluster, WorkloadRef, copy, ephemeral, managed, rollout, sidecar};
+use crate::cli::WorkloadKind;
 use crate::error::CommandError;
 
 /// How it is taken out.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DetachOptions {
-    /// Ask nothing.
+    /// Ask nothing: pods that were changed are replaced.
     pub yes: bool,
     /// Wait for the rollout.
     pub wait: bool,
@@ -23,28 +30,140 @@ pub async fn detach(
     opts: &DetachOptions,
     say: &mut Say<'_>,
 ) -> Result<(), CommandError> {
-    let Maker::Workload { workload, object } = maker(cluster, target).await? else {
-        say(Step::Done(format!("{target} has nothing of devsync")));
-        return Ok(());
-    };
-    if managed::applied_by(&object, FIELD_MANAGER).next().is_none() {
-        say(Step::Done(format!("{workload} has nothing of devsync")));
-        return Ok(());
+    if let WorkloadRef::Named { kind: WorkloadKind::Pod, name } = target {
+        let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+        let pod = cluster.ask(&format!("pod/{name} cannot be read"), pods.get_opt(name)).await?;
+        match pod {
+            Some(pod) if copy::is_copy(&pod) && pod.metadata.deletion_timestamp.is_some() => {
+                say(Step::Done(format!("pod/{name}, the copy that devsync made, is ending")));
+                return Ok(());
+            }
+            Some(pod) if copy::is_copy(&pod) => {
+                copy::delete(cluster, name).await?;
+                say(Step::Done(format!("pod/{name}, the copy that devsync made, is deleted")));
+                return Ok(());
+            }
+            Some(_) => {}
+            None => {
+                say(Step::Done(format!("there is no pod/{name}: nothing is left of it")));
+                return Ok(());
+            }
+        }
     }
+    match maker(cluster, target).await? {
+        Maker::Workload { workload, object } => {
+            if managed::applied_by(&object, FIELD_MANAGER).next().is_some() {
+                return fields(cluster, &workload, &object, opts, say).await;
+            }
+            let (pods, _) = rollout::pods(cluster, &object).await?;
+            changed(cluster, &workload.to_string(), &pods, true, opts, say).await
+        }
+        Maker::Fixed { what, .. } => {
+            let pods = match target {
+                WorkloadRef::Named { kind: WorkloadKind::Pod, name } => {
+                    let pods = api(cluster, WorkloadKind::Pod);
+                    vec![value(&cluster.ask(&format!("{what} cannot be read"), pods.get(name)).await?)]
+                }
+                _ => Vec::new(),
+            };
+            let is_replaced = pods.iter().any(|pod| pod["metadata"].get("ownerReferences").is_some());
+            changed(cluster, &what, &pods, is_replaced, opts, say).await
+        }
+    }
+}
+
+/// Gives devsync's fields of a workload up; new pods come without the agent.
+async fn fields(
+    cluster: &Cluster,
+    workload: &Workload,
+    object: &Value,
+    opts: &DetachOptions,
+    say: &mut Say<'_>,
+) -> Result<(), CommandError> {
     say(Step::Plan(format!(
         "a rollout of {workload} in namespace {} of context {}: takes out what devsync added",
-        cluster.namespace, cluster.context
+        cluster.namespace,
+        cluster.context_name()
     )));
-    let before = rollout::uids(&rollout::pods(cluster, &object).await?.0);
-    sidecar::take_out(cluster, &workload, &object).await?;
+    let before = rollout::uids(&rollout::pods(cluster, object).await?.0);
+    sidecar::take_out(cluster, workload, object).await?;
     if opts.wait
-        && let Err(failed) = rollout::wait(cluster, &workload, &before, say).await?
+        && let Err(failed) = rollout::wait(cluster, workload, &before, say).await?
     {
         let what = format!("{workload} is as it was before, but its pods do not come up");
-        return Err(
-            rollout::explain_failure(cluster, &what, failed, "devsync has no part in it any more").await
-        );
+        let after = "devsync has no part in it any more";
+        return Err(rollout::explain_failure(cluster, &what, failed, after).await);
     }
     say(Step::Done(format!("{workload} is as it was: devsync owns no field of it")));
     Ok(())
+}
+
+/// Pods with an ephemeral agent, or with files that are not their image's: only a new pod is clean.
+async fn changed(
+    cluster: &Cluster,
+    what: &str,
+    pods: &[Value],
+    is_replaced: bool,
+    opts: &DetachOptions,
+    say: &mut Say<'_>,
+) -> Result<(), CommandError> {
+    let mut found = false;
+    for pod in pods.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()) {
+        let Some(left) = left_in(pod) else { continue };
+        found = true;
+        let name = word(&pod["metadata"]["name"]);
+        if !is_replaced {
+            let text = format!("pod/{name} has {left}, and nothing would replace it");
+            say(Step::Note { text, hint: Some(format!("kubectl delete pod {name} {}", cluster.flags)) });
+            continue;
+        }
+        let question = format!("pod/{name} has {left}. Delete it, so that a clean one replaces it?");
+        if !opts.yes && crate::ask::confirm(&question).await != Some(true) {
+            let text = format!("pod/{name} keeps {left} until it is replaced");
+            say(Step::Note { text, hint: Some(format!("kubectl delete pod {name} {}", cluster.flags)) });
+            continue;
+        }
+        let pods = api(cluster, WorkloadKind::Pod);
+        let params = DeleteParams::default();
+        let deleted = pods.delete(name, &params);
+        cluster.ask(&format!("pod/{name} cannot be deleted"), deleted).await?;
+        say(Step::Done(format!("pod/{name} is deleted, a clean one replaces it")));
+    }
+    if !found {
+        say(Step::Done(format!("{what} has nothing of devsync")));
+    }
+    Ok(())
+}
+
+/// What of devsync is in a pod.
+fn left_in(pod: &Value) -> Option<String> {
+    let ephemeral::Ours { live, dead, .. } = ephemeral::ours(pod);
+    let mut parts = Vec::new();
+    if !live.is_empty() {
+        parts.push(format!("an agent ({})", live.join(", ")));
+    }
+    if dead > 0 {
+        parts.push(crate::report::count(dead, "ended agent"));
+    }
+    if let Some(at) = pod["metadata"]["annotations"][MODIFIED_AT].as_str() {
+        parts.push(format!("files that were synced at {at}"));
+    }
+    (!parts.is_empty()).then(|| parts.join(" and "))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_stays_in_a_pod_is_named() {
+        assert_eq!(left_in(&json!({"metadata": {"name": "x"}})), None);
+        let pod = json!({"metadata": {"annotations": {MODIFIED_AT: "10:00"}},
+            "spec": {"ephemeralContainers": [{"name": "devsync-agent-1"}, {"name": "devsync-agent-2"}]},
+            "status": {"ephemeralContainerStatuses": [{"name": "devsync-agent-1", "state": {"terminated": {}}}]}});
+        let expected = "an agent (devsync-agent-2) and 1 ended agent and files that were synced at 10:00";
+        assert_eq!(left_in(&pod).as_deref(), Some(expected));
+    }
 }

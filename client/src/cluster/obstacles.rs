@@ -5,6 +5,7 @@ use devsync_protocol::contract::VOLUME;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
+use super::managed::has_manager;
 use super::state::choose;
 use crate::error::{CommandError, Kind};
 
@@ -43,6 +44,15 @@ pub(super) struct Owner {
     pub mark: String,
 }
 
+/// Field managers by which these tools write.
+const TOOLS: [(&str, &str); 5] = [
+    ("helm", "Helm"),
+    ("argocd-controller", "Argo CD"),
+    ("argocd-application-controller", "Argo CD"),
+    ("kustomize-controller", "Flux"),
+    ("helm-controller", "Flux"),
+];
+
 /// Finds who owns a workload: Helm, Argo CD, Flux, or an operator's object.
 pub(super) fn owner(workload: &Value) -> Option<Owner> {
     let metadata = &workload["metadata"];
@@ -68,6 +78,9 @@ pub(super) fn owner(workload: &Value) -> Option<Owner> {
     let mut annotations = metadata["annotations"].as_object().into_iter().flatten().map(|(key, _)| key);
     if let Some(key) = annotations.find(|key| key.starts_with("meta.helm.sh/")) {
         return found("Helm", key);
+    }
+    if let Some((manager, tool)) = TOOLS.iter().find(|(manager, _)| has_manager(workload, manager)) {
+        return found(tool, &format!("fields of the manager {manager}"));
     }
     let references = metadata["ownerReferences"].as_array().into_iter().flatten();
     let controller = references.into_iter().find(|r| r["controller"] == true)?;
@@ -129,10 +142,6 @@ pub(super) fn check_pod(pod_spec: &Value, name: &str) -> Result<(), CommandError
 
 /// What a pod's spec says against a sidecar, whose container shares the process namespace with the app's.
 pub(super) fn check_sidecar(pod_spec: &Value, container: &Value, name: &str) -> Result<(), CommandError> {
-    if pod_spec["shareProcessNamespace"] == false {
-        return Err(cluster(format!("{name} says shareProcessNamespace: false"))
-            .hint("take that line out, or --via ephemeral"));
-    }
     let volumes = pod_spec["volumes"].as_array().into_iter().flatten();
     if volumes.into_iter().any(|v| v["name"] == VOLUME && v.get("emptyDir").is_none()) {
         return Err(cluster(format!("{name} has a volume {VOLUME:?} that is no emptyDir"))
@@ -214,6 +223,8 @@ mod tests {
         let flux = json!({"labels": {"helm.toolkit.fluxcd.io/name": "x"}});
         assert_eq!(meta(flux).as_deref(), Some("Flux"));
         let operator = json!({"ownerReferences": [{"kind": "Cache", "name": "c", "controller": true}]});
+        let applied = json!({"managedFields": [{"manager": "argocd-controller", "operation": "Apply"}]});
+        assert_eq!(meta(applied).as_deref(), Some("Argo CD"));
         assert_eq!(meta(operator).as_deref(), Some("Cache/c"));
         assert_eq!(meta(json!({"labels": {"app.kubernetes.io/managed-by": "kubectl"}})), None);
         // A note for Argo CD in an object is not yet its ownership.
@@ -272,7 +283,6 @@ mod tests {
         assert!(check(json!({"hostPID": true})).is_err_and(|e| e.contains("hostPID")));
         assert!(check(json!({"os": {"name": "linux"}})).is_ok());
         let app = json!({"name": "app"});
-        assert!(check_sidecar(&json!({"shareProcessNamespace": false}), &app, "x").is_err());
         assert!(check_sidecar(&json!({"volumes": [{"name": VOLUME, "configMap": {}}]}), &app, "x").is_err());
         assert!(check_sidecar(&json!({"volumes": [{"name": VOLUME, "emptyDir": {}}]}), &app, "x").is_ok());
     }

@@ -53,6 +53,20 @@ pub(super) struct Fit {
     pub context: Value,
 }
 
+impl Fit {
+    /// Whom the agent runs as, for a person.
+    pub(super) fn words(&self) -> String {
+        match self.runs {
+            Runs::AsRoot => "root with the runtime's default capabilities".to_owned(),
+            Runs::AsTracer => {
+                "root with SYS_PTRACE, since the app holds more than the default capabilities".to_owned()
+            }
+            Runs::AsApp { uid, gid } => format!("the app's ids {uid}:{gid}, without capabilities"),
+            Runs::AsGiven => "ids that the runtime picks, without capabilities".to_owned(),
+        }
+    }
+}
+
 /// The capabilities that containerd, CRI-O (but for NET_RAW) and Docker give a container that asks for none.
 const DEFAULT_CAPABILITIES: [&str; 14] = [
     "AUDIT_WRITE",

@@ -10,7 +10,7 @@ use kube::Api;
 use kube::api::{DynamicObject, PostParams};
 use serde_json::{Value, json};
 
-use super::add::{AddOptions, Say, Step, agree};
+use super::add::{AddOptions, Added, Say, Step, agree};
 use super::obstacles::{app_container, check_owner, check_pod, check_rollout, check_sidecar, word};
 use super::security::{Fit, Level, Runs, fit, fit_as_app};
 use super::workload::{Workload, api};
@@ -28,14 +28,14 @@ pub(super) async fn add(
     object: &Value,
     opts: &AddOptions,
     say: &mut Say<'_>,
-) -> Result<(), CommandError> {
+) -> Result<Added, CommandError> {
     let name = workload.to_string();
     let template = &object["spec"]["template"];
     let spec = &template["spec"];
     check_pod(spec, &name)?;
     if agent_in(spec).is_some() && managed::applied_by(object, FIELD_MANAGER).next().is_none() {
         // Whoever put it there keeps it; its pods may still be on their way.
-        return wait(cluster, workload, &Default::default(), say).await;
+        return wait(cluster, workload, &Default::default(), say).await.map(|()| Added::Ready);
     }
     check_owner(object, &name, opts.overwrite)?;
     check_rollout(object, &name)?;
@@ -58,9 +58,12 @@ pub(super) async fn add(
         }
     };
     if merged["spec"]["template"] == *template {
-        return wait(cluster, workload, &Default::default(), say).await;
+        return wait(cluster, workload, &Default::default(), say).await.map(|()| Added::Ready);
     }
     announce(cluster, workload, opts, &fit, say);
+    if opts.dry_run {
+        return Ok(Added::OnlySaid);
+    }
     agree(&format!("Roll out {name} with devsync's agent?"), opts).await?;
     let before = rollout::uids(&rollout::pods(cluster, object).await?.0);
     let applied = workload.apply(&document, false).await;
@@ -68,7 +71,7 @@ pub(super) async fn add(
     match rollout::wait(cluster, workload, &before, say).await? {
         Ok(()) => {
             say(Step::Done(format!("{name} runs with devsync's agent")));
-            Ok(())
+            Ok(Added::Ready)
         }
         Err(failed) => {
             let what = format!("{name} cannot be given an agent");
@@ -137,7 +140,7 @@ async fn try_pod(cluster: &Cluster, workload: &Workload, merged: &Value) -> Opti
 }
 
 /// What the namespace enforces; who may not read it finds out by being refused.
-async fn level(cluster: &Cluster) -> Result<Level, CommandError> {
+pub(super) async fn level(cluster: &Cluster) -> Result<Level, CommandError> {
     let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
     match tokio::time::timeout(super::ANSWER_WITHIN, namespaces.get(&cluster.namespace)).await {
         Ok(Ok(namespace)) => Ok(Level::of_namespace(&serde_json::to_value(namespace).unwrap_or_default())),
@@ -150,20 +153,13 @@ async fn level(cluster: &Cluster) -> Result<Level, CommandError> {
 }
 
 fn announce(cluster: &Cluster, workload: &Workload, opts: &AddOptions, fit: &Fit, say: &mut Say<'_>) {
-    let runs = match fit.runs {
-        Runs::AsRoot => "root with the runtime's default capabilities".to_owned(),
-        Runs::AsTracer => {
-            "root with SYS_PTRACE, since the app holds more than the default capabilities".to_owned()
-        }
-        Runs::AsApp { uid, gid } => format!("the app's ids {uid}:{gid}, without capabilities"),
-        Runs::AsGiven => "ids that the runtime picks, without capabilities".to_owned(),
-    };
     say(Step::Plan(format!(
-        "a rollout of {workload} in namespace {} of context {}: adds container {AGENT_CONTAINER} ({}, as {runs}), \
+        "a rollout of {workload} in namespace {} of context {}: adds container {AGENT_CONTAINER} ({}, as {}), \
          an emptyDir, and shareProcessNamespace; `devsync detach {workload}` takes exactly that out again",
         cluster.namespace,
-        if cluster.context.is_empty() { "(none)" } else { &cluster.context },
+        cluster.context_name(),
         opts.image(),
+        fit.words(),
     )));
     if fit.runs == Runs::AsGiven {
         let text = format!(

@@ -190,6 +190,9 @@ impl Engine {
             };
             self.reporter.event(&event);
         }
+        if !outcome.problems.is_empty() {
+            self.publish();
+        }
         if outcome.left_out > 0 {
             let left = report::count(outcome.left_out, "path");
             let cause = outcome.cause.clone().unwrap_or_else(|| "the pod did not take it".to_owned());

@@ -1,17 +1,22 @@
 //! A namespace of one test: made with a random name, shown if the test fails, deleted in any case.
 
 use std::env;
+use std::fs::{self, File};
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use devsync_protocol::contract;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::kubectl::Kubectl;
+use super::project::Project;
+use super::said::Said;
 use crate::attach::{Attach, Devsync};
 
 /// The label of everything that tests make; its value is the run, so that a run can remove what it left.
@@ -24,6 +29,8 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Namespace {
     pub name: String,
     pub kubectl: Kubectl,
+    /// The kubeconfig that `devsync` gets, which a test may change.
+    pub laptop: Kubectl,
     pub devsync: Devsync,
     dir: TempDir,
 }
@@ -45,13 +52,15 @@ impl Namespace {
         let dir = tempfile::tempdir()?;
         let name = format!("devsync-test-{}", random()?);
         let kubectl = Kubectl::new(dir.path().join("kubeconfig"), &name, None)?;
+        let laptop = Kubectl::new(dir.path().join("kubeconfig-laptop"), &name, None)?;
         let devsync = Devsync::new(programs, dir.path().join("home"))?;
         let run = env::var("DEVSYNC_TEST_RUN").unwrap_or_else(|_| "by-hand".to_owned());
-        let namespace = Namespace { name, kubectl, devsync, dir };
-        namespace.apply(&format!(
-            "{{apiVersion: v1, kind: Namespace, metadata: {{name: {}, labels: {{{LABEL}: {run}}}}}}}",
-            namespace.name
-        ))?;
+        let namespace = Namespace { name, kubectl, laptop, devsync, dir };
+        // Marked as one for development: elsewhere devsync asks before it changes anything.
+        let labels = json!({LABEL: run, contract::INJECT: contract::ENABLED});
+        let metadata = json!({"name": namespace.name, "labels": labels});
+        namespace
+            .apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}).to_string())?;
         // Pods are refused before the namespace has it.
         namespace.until("a service account", || {
             Ok(namespace.kubectl.run(&["get", "serviceaccount", "default"]).ok().map(|_| ()))
@@ -111,7 +120,7 @@ impl Namespace {
     pub fn get(&self, pod: &str, port: u16, path: &str) -> Result<String> {
         let namespace = &self.name;
         let raw = format!("/api/v1/namespaces/{namespace}/pods/http:{pod}:{port}/proxy{path}");
-        Ok(self.kubectl.run(&["get", "--raw", &raw])?.trim_end().to_owned())
+        Ok(self.kubectl.raw(&raw)?.trim_end().to_owned())
     }
 
     /// Waits until a pod answers `GET path` on port 8080 with `wanted`.
@@ -135,18 +144,29 @@ impl Namespace {
         Ok(statuses.filter_map(|status| status["restartCount"].as_u64()).sum())
     }
 
-    /// `devsync WORD…` in `project`, with JSON events; standard error goes to the file `stderr` of [`Self::path`].
-    pub fn attach(&self, project: &Path, words: &[&str]) -> Result<Attach> {
-        let mut command = self.devsync.command(project, &[words, &["-o", "json"]].concat());
+    /// `devsync WORD…` as a developer in `project` types it, to its end.
+    pub fn run(&self, project: &Project, words: &[&str]) -> Result<Said> {
+        Said::by(self.command(project, words))
+    }
+
+    /// `devsync WORD…`, which is some attach that goes on, with JSON events.
+    pub fn attach(&self, project: &Project, words: &[&str]) -> Result<Attach> {
+        let mut command = self.command(project, &[words, &["-o", "json"]].concat());
+        command.stderr(File::create(self.path("stderr"))?);
+        Attach::start(command)
+    }
+
+    /// `devsync WORD…` against this namespace, not yet started.
+    pub fn command(&self, project: &Project, words: &[&str]) -> Command {
+        let mut command = self.devsync.command(&project.dir, words);
+        project.settings(&mut command);
+        command.env("KUBECONFIG", self.laptop.kubeconfig());
         command
-            .env("KUBECONFIG", self.kubectl.kubeconfig())
-            .stderr(std::fs::File::create(self.path("stderr"))?);
-        Attach::start(command).with_context(|| self.said())
     }
 
     /// What the last attach wrote to standard error so far.
     pub fn said(&self) -> String {
-        std::fs::read_to_string(self.path("stderr")).unwrap_or_default()
+        fs::read_to_string(self.path("stderr")).unwrap_or_default()
     }
 
     /// Asks until there is an answer, for at most [`PATIENCE`].
@@ -201,6 +221,6 @@ pub fn name(object: &Value) -> Result<String> {
 
 fn random() -> Result<String> {
     let mut bytes = [0; 5];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

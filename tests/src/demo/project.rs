@@ -114,14 +114,15 @@ fn build(directory: &Path) -> Result<()> {
 }
 
 /// Cargo puts what it builds where the demo looks for it, whatever this program itself was built with.
-fn own_settings(command: &mut Command, project: &Path) {
+pub(crate) fn own_settings(command: &mut Command, project: &Path) {
     command.env("CARGO_TARGET_DIR", project.join("target"));
     for variable in ["CARGO_BUILD_TARGET", "CARGO_ENCODED_RUSTFLAGS", "RUSTFLAGS"] {
         command.env_remove(variable);
     }
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// Copies a project without what was built in it.
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to).with_context(|| format!("make {}", to.display()))?;
     for entry in fs::read_dir(from).with_context(|| format!("read {}", from.display()))? {
         let entry = entry?;

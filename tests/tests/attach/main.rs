@@ -2,6 +2,7 @@
 //! The programs are those of this build: `cargo build --workspace --bins` makes them.
 
 mod bad;
+mod container;
 mod loss;
 mod places;
 mod pull;
@@ -11,4 +12,5 @@ mod relay;
 mod rig;
 mod ssh;
 mod supervised;
+mod targets;
 mod twice;

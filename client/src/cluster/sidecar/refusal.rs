@@ -14,7 +14,7 @@ pub(in crate::cluster) struct Refused {
 
 impl Refused {
     pub(in crate::cluster) fn is_quota(&self) -> bool {
-        self.message.contains("exceeded quota")
+        is_quota(&self.message)
     }
 
     pub(in crate::cluster) fn explain(&self, cluster: &Cluster, name: &str) -> CommandError {
@@ -38,8 +38,13 @@ fn is_rbac(status: &Status) -> bool {
     status.code == 403 && status.message.contains(" cannot ") && status.message.contains(" resource \"")
 }
 
+/// `exceeded quota: …`, or `failed quota: q: must specify limits.memory`.
+fn is_quota(message: &str) -> bool {
+    message.contains("exceeded quota") || message.contains("failed quota")
+}
+
 fn policy_hint(message: &str, namespace: &str) -> String {
-    if message.contains("exceeded quota") {
+    if is_quota(message) {
         return format!(
             "kubectl describe quota -n {namespace}; the agent asks for 10m CPU and 16Mi (limits 2 and 128Mi), and a \
              rollout for one more pod"

@@ -1,0 +1,176 @@
+//! A copy of a pod, with an agent, outside of its Service: for pods that nothing may change.
+
+use devsync_protocol::contract::{ATTACHED_BY, ATTACHED_SINCE, MODIFIED_AT};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::{DeleteParams, PostParams};
+use serde_json::{Map, Value, json};
+
+use super::add::{AddOptions, Added, Say, Step, agree};
+use super::obstacles::{check_pod, check_sidecar, cluster as failure};
+use super::security::fit;
+use super::sidecar::{Agent, agent_in, explain_apply, level};
+use super::{Cluster, PodTarget};
+use crate::error::CommandError;
+
+/// Marks a pod as a copy that devsync made: of which pod.
+pub(super) const COPY_OF: &str = "devsync.dev/copy-of";
+/// How long a copy may end in order.
+const GRACE: u32 = 5;
+
+/// Makes the copy; `Cluster` finds it by its name then.
+pub(super) async fn add(
+    cluster: &Cluster,
+    target: &PodTarget,
+    name: &str,
+    opts: &AddOptions,
+    say: &mut Say<'_>,
+) -> Result<Added, CommandError> {
+    let original = serde_json::to_value(&*target.object).unwrap_or_default();
+    let spec = &original["spec"];
+    check_pod(spec, &target.to_string())?;
+    let containers = spec["containers"].as_array().into_iter().flatten();
+    let container =
+        containers.into_iter().find(|c| c["name"] == *target.container).cloned().unwrap_or_default();
+    check_sidecar(spec, &container, &target.to_string())?;
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &target.namespace);
+    let there = cluster.ask(&format!("pod/{name} cannot be looked for"), pods.get_opt(name)).await?;
+    if let Some(there) = there {
+        return match is_copy(&there) {
+            true => Ok(Added::Ready),
+            false => Err(failure(format!("there is a pod/{name} already, and devsync did not make it"))
+                .hint("--copy-to ANOTHER-NAME")),
+        };
+    }
+    let fit = fit(spec, &container, level(cluster).await?);
+    let agent = Agent {
+        image: opts.image().to_owned(),
+        pull_secret: opts.args.image_pull_secret.clone(),
+        context: fit.context.clone(),
+    };
+    let copy = copy(&original, name, &agent);
+    say(Step::Plan(format!(
+        "pod/{name} in namespace {} of context {}: a copy of {target} with an agent ({}, as {}), without its labels, so \
+         that no Service sends it anything; `devsync detach pod/{name}` deletes it",
+        target.namespace,
+        cluster.context_name(),
+        opts.image(),
+        fit.words(),
+    )));
+    if opts.dry_run {
+        return Ok(Added::OnlySaid);
+    }
+    agree(&format!("Make pod/{name}?"), opts).await?;
+    let copy: Pod = serde_json::from_value(copy)
+        .map_err(|error| failure(format!("{target} cannot be copied")).cause(error))?;
+    match tokio::time::timeout(super::ANSWER_WITHIN, pods.create(&PostParams::default(), &copy)).await {
+        Ok(Ok(_)) => Ok(Added::Ready),
+        Ok(Err(error)) => Err(explain_apply(cluster, error, &format!("pod/{name}"))),
+        Err(_) => Err(failure(format!("pod/{name} cannot be made")).cause("the API server did not answer")),
+    }
+}
+
+/// True for a pod that devsync made.
+pub(super) fn is_copy(pod: &Pod) -> bool {
+    pod.metadata.annotations.as_ref().is_some_and(|marks| marks.contains_key(COPY_OF))
+}
+
+/// Deletes a copy.
+pub(super) async fn delete(cluster: &Cluster, name: &str) -> Result<(), CommandError> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+    let params = DeleteParams { grace_period_seconds: Some(GRACE), ..DeleteParams::default() };
+    cluster.ask(&format!("pod/{name} cannot be deleted"), pods.delete(name, &params)).await.map(drop)
+}
+
+/// The pod as it would be made anew, under another name: without labels and owners, without what the server and the
+/// scheduler filled in, and with an agent.
+fn copy(original: &Value, name: &str, agent: &Agent) -> Value {
+    let mut spec = original["spec"].clone();
+    if let Some(spec) = spec.as_object_mut() {
+        for field in
+            ["nodeName", "ephemeralContainers", "hostname", "subdomain", "priority", "preemptionPolicy"]
+        {
+            spec.remove(field);
+        }
+        // A copy of a Job's pod would end and stay; this one is to be worked in.
+        spec.insert("restartPolicy".to_owned(), json!("Always"));
+        drop_token_volume(spec);
+    }
+    if agent_in(&spec).is_none() {
+        spec["shareProcessNamespace"] = json!(true);
+        push(&mut spec, "containers", agent.container());
+        let volume = devsync_protocol::contract::VOLUME;
+        if !spec["volumes"].as_array().into_iter().flatten().any(|v| v["name"] == volume) {
+            push(&mut spec, "volumes", json!({"name": volume, "emptyDir": {}}));
+        }
+        if let Some(secret) = &agent.pull_secret {
+            push(&mut spec, "imagePullSecrets", json!({"name": secret}));
+        }
+    }
+    let metadata = &original["metadata"];
+    let mut marks = metadata["annotations"].as_object().cloned().unwrap_or_default();
+    marks.retain(|key, _| ![ATTACHED_BY, ATTACHED_SINCE, MODIFIED_AT].contains(&key.as_str()));
+    marks.insert(COPY_OF.to_owned(), metadata["name"].clone());
+    json!({"apiVersion": "v1", "kind": "Pod",
+           "metadata": {"name": name, "namespace": metadata["namespace"], "annotations": marks},
+           "spec": spec})
+}
+
+/// The API server mounts a token into each pod by itself; mounted twice it is refused.
+fn drop_token_volume(spec: &mut Map<String, Value>) {
+    let is_token = |name: &Value| name.as_str().is_some_and(|name| name.starts_with("kube-api-access-"));
+    if let Some(volumes) = spec.get_mut("volumes").and_then(Value::as_array_mut) {
+        volumes.retain(|volume| !is_token(&volume["name"]));
+    }
+    for list in ["containers", "initContainers"] {
+        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(mounts) = container.get_mut("volumeMounts").and_then(Value::as_array_mut) {
+                mounts.retain(|mount| !is_token(&mount["name"]));
+            }
+        }
+    }
+}
+
+fn push(spec: &mut Value, list: &str, item: Value) {
+    match spec[list].as_array_mut() {
+        Some(items) => items.push(item),
+        None => spec[list] = json!([item]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_belongs_to_nobody_and_keeps_its_probes() {
+        let original = json!({
+            "metadata": {"name": "demo-1", "namespace": "ns", "uid": "u", "labels": {"app": "demo"},
+                         "annotations": {"a": "b", ATTACHED_BY: "ann"}, "ownerReferences": [{"name": "rs"}]},
+            "spec": {"nodeName": "n", "restartPolicy": "Never",
+                     "containers": [{"name": "app", "image": "i", "livenessProbe": {"tcpSocket": {"port": 1}},
+                                     "volumeMounts": [{"name": "kube-api-access-x1"}, {"name": "data"}]}],
+                     "volumes": [{"name": "kube-api-access-x1"}, {"name": "data"}]},
+            "status": {"phase": "Running"}});
+        let agent = Agent { image: "agent:1".into(), pull_secret: None, context: json!({}) };
+        let copy = copy(&original, "mine", &agent);
+        let expected =
+            json!({"name": "mine", "namespace": "ns", "annotations": {"a": "b", COPY_OF: "demo-1"}});
+        assert_eq!(copy["metadata"], expected);
+        assert_eq!(copy.get("status"), None);
+        let spec = &copy["spec"];
+        assert_eq!(spec.get("nodeName"), None);
+        assert_eq!(
+            spec["containers"][0]["livenessProbe"],
+            original["spec"]["containers"][0]["livenessProbe"]
+        );
+        assert_eq!(spec["containers"][0]["volumeMounts"], json!([{"name": "data"}]));
+        assert_eq!(spec["volumes"], json!([{"name": "data"}, {"name": "devsync", "emptyDir": {}}]));
+        assert_eq!(
+            (&spec["shareProcessNamespace"], &spec["restartPolicy"]),
+            (&json!(true), &json!("Always"))
+        );
+        assert!(agent_in(spec).is_some());
+        serde_json::from_value::<Pod>(copy).expect("of the schema");
+    }
+}

@@ -1,0 +1,40 @@
+//! The tests, by what they are about, and what they share.
+
+mod following;
+mod python;
+mod replicas;
+mod rust;
+mod workload;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use devsync_tests::attach::Attach;
+use devsync_tests::cluster::namespace::{self, Namespace};
+use devsync_tests::cluster::project::{Project, QUESTION, answer};
+
+/// Runs a test in a namespace of its own.
+fn in_namespace(test: impl FnOnce(&Namespace) -> Result<()>) -> Result<()> {
+    namespace::with_namespace(programs()?, test)
+}
+
+/// Saves, and waits until a pod of `demo` answers accordingly.
+fn save_arrives(namespace: &Namespace, project: &Project, pods: &[String], save: &str) -> Result<()> {
+    project.save(save)?;
+    pods.iter().try_for_each(|pod| namespace.answers(pod, QUESTION, &answer(save)))
+}
+
+/// Ends an attach as Ctrl-C does.
+fn stop(attach: Attach) -> Result<()> {
+    let code = attach.stop()?.code();
+    ensure!(code == Some(0), "attach ended with {code:?}");
+    Ok(())
+}
+
+/// The directory of the programs of this build: the one above this test's own.
+fn programs() -> Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    let programs = test.ancestors().nth(2).context("a test lies in target/…/deps")?.to_owned();
+    ensure!(programs.join("devsync").exists(), "no devsync here: cargo build --workspace --bins");
+    Ok(programs)
+}
