@@ -39,13 +39,8 @@ pub use agent::{Access, open};
 pub use config::{Place, place};
 pub use detach::{DetachOptions, detach};
 pub use explain::explain;
-<<<<<<< HEAD
-pub use find::{candidates, find};
-pub use forward::{Forward, PortStream, Said, forward};
-=======
 pub use find::{Seen, Version, candidates, find, look, next_change};
-pub use forward::{Forward, forward};
->>>>>>> main
+pub use forward::{Forward, PortStream, Said, forward};
 pub use logs::{LogLine, LogWish, Logs};
 pub use neighbour::{Mark, mark};
 pub use ports::{PortSpec, Ports, listen};
