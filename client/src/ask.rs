@@ -2,6 +2,9 @@
 
 use std::io::{self, IsTerminal, Write};
 
+/// One question at a time: several targets may have one.
+static ASKING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Asks; `None` where there is nobody to ask. Anything but yes is no.
 pub async fn confirm(question: &str) -> Option<bool> {
     let line = answer(&format!("{} [y/N] ", crate::report::plain(question))).await?;
@@ -19,6 +22,7 @@ async fn answer(question: &str) -> Option<String> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return None;
     }
+    let _one = ASKING.lock().await;
     let mut stderr = io::stderr();
     let _ = write!(stderr, "{question}").and_then(|()| stderr.flush());
     // The read cannot be taken back; a thread of its own keeps Ctrl-C working meanwhile.

@@ -1,5 +1,7 @@
 //! The build on the laptop that runs after source changes and before the sync.
 
+mod shared;
+
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -7,6 +9,8 @@ use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::Command;
 use tokio::sync::mpsc;
+
+pub use shared::{Ended, SharedBuilds};
 
 /// A command with its surroundings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +27,8 @@ pub enum BuildError {
     Start { command: String, source: std::io::Error },
     #[error("the build {command} failed ({status})")]
     Failed { command: String, status: std::process::ExitStatus },
+    #[error("the build {command} was ended")]
+    Ended { command: String },
 }
 
 impl Build {

@@ -74,7 +74,7 @@ Examples:
 
 Ctrl-C ends the session in order: the app runs on with what it has. Exit code 0 then.";
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(after_help = ATTACH_EXAMPLES)]
 pub struct AttachArgs {
     #[command(flatten)]
@@ -112,6 +112,9 @@ pub struct AttachArgs {
     #[arg(long, value_name = "CMD", help_heading = "Restart and build")]
     pub build: Option<String>,
 
+    /// Every pod of the workload, also those that come later
+    #[arg(long, conflicts_with = "dry_run", help_heading = "How it runs")]
+    pub all_pods: bool,
     /// Sync once, then end
     #[arg(long, help_heading = "How it runs")]
     pub once: bool,
@@ -126,7 +129,7 @@ pub struct AttachArgs {
     pub output: OutputArgs,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct OutputArgs {
     /// One JSON event per line on standard output
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "text", help_heading = "Output")]

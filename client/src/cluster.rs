@@ -38,7 +38,7 @@ pub use agent::{Access, open};
 pub use config::{Place, place};
 pub use detach::{DetachOptions, detach};
 pub use explain::explain;
-pub use find::{candidates, find};
+pub use find::{Seen, Version, candidates, find, look, next_change};
 pub use forward::{Forward, forward};
 pub use logs::{LogLine, LogWish, Logs};
 pub use neighbour::{Mark, mark};

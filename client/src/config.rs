@@ -1,5 +1,6 @@
 //! devsync.toml: the command line's settings for a project. The command line wins.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -20,7 +21,7 @@ pub enum ConfigError {
 }
 
 /// What devsync.toml may say.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
     pub target: Option<TargetWord>,
@@ -34,10 +35,8 @@ pub struct Config {
     pub exe: Option<PathBuf>,
     #[serde(default)]
     pub exclude: Vec<String>,
-    #[serde(default)]
-    pub delete: bool,
-    #[serde(default)]
-    pub overwrite: bool,
+    pub delete: Option<bool>,
+    pub overwrite: Option<bool>,
     #[serde(default)]
     pub inplace: Vec<String>,
     #[serde(default)]
@@ -49,10 +48,56 @@ pub struct Config {
     /// Contexts of shared clusters in which attach need not ask.
     #[serde(default)]
     pub allow_contexts: Vec<String>,
+    /// `[targets.NAME]`: several targets of one attach; what one does not say is as above.
+    #[serde(default)]
+    pub targets: BTreeMap<String, Config>,
+}
+
+impl Config {
+    /// The settings of one of the targets: its own, and for the rest those of the file.
+    fn with_defaults(self, file: &Config) -> Config {
+        let list = |own: Vec<String>, all: &[String]| if own.is_empty() { all.to_vec() } else { own };
+        // A target of its own is not also the one of the file.
+        let names_target = self.target.is_some() || self.selector.is_some();
+        let target = if names_target { self.target } else { file.target.clone() };
+        let selector = if names_target { self.selector } else { file.selector.clone() };
+        Config {
+            target,
+            selector,
+            namespace: self.namespace.or_else(|| file.namespace.clone()),
+            context: self.context.or_else(|| file.context.clone()),
+            container: self.container.or_else(|| file.container.clone()),
+            sync: if self.sync.is_empty() && self.exe.is_none() {
+                file.sync.clone()
+            } else {
+                self.sync.clone()
+            },
+            exe: match self.sync.is_empty() {
+                true => self.exe.or_else(|| file.exe.clone()),
+                false => self.exe,
+            },
+            exclude: list(self.exclude, &file.exclude),
+            delete: self.delete.or(file.delete),
+            overwrite: self.overwrite.or(file.overwrite),
+            inplace: list(self.inplace, &file.inplace),
+            restart: if self.restart.0.is_empty() { file.restart.clone() } else { self.restart },
+            grace: self.grace.or(file.grace),
+            build: self.build.or_else(|| file.build.clone()),
+            identity: self.identity.or_else(|| file.identity.clone()),
+            host_key: self.host_key.or_else(|| file.host_key.clone()),
+            allow_contexts: list(self.allow_contexts, &file.allow_contexts),
+            targets: BTreeMap::new(),
+        }
+    }
+
+    /// The targets that the file names, each with all that holds for it.
+    pub fn each(&self) -> Vec<(String, Config)> {
+        self.targets.iter().map(|(name, own)| (name.clone(), own.clone().with_defaults(self))).collect()
+    }
 }
 
 /// `restart = "auto"` or `restart = ["*.html=none", "auto"]`.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct OneOrMany(pub Vec<RestartRule>);
 
 impl<'de> Deserialize<'de> for OneOrMany {
@@ -101,6 +146,22 @@ fn is_absent(error: &std::io::Error) -> bool {
 }
 
 fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+    let config: Config = read(path, text)?;
+    for (name, target) in &config.targets {
+        let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let problem = match () {
+            () if !target.targets.is_empty() => "a target has no targets of its own",
+            () if name.is_empty() || !name.chars().all(usable) => "a name is letters, digits, - _ and .",
+            () => continue,
+        };
+        let line = text.lines().position(|line| line.contains(&format!("targets.{name}"))).unwrap_or(0) + 1;
+        let message = format!("targets.{name}: {problem}");
+        return Err(ConfigError::Parse { path: path.to_owned(), line, message });
+    }
+    Ok(config)
+}
+
+fn read(path: &Path, text: &str) -> Result<Config, ConfigError> {
     toml::from_str(text).map_err(|error| {
         let start = error.span().map_or(0, |span| span.start).min(text.len());
         let before = &text.as_bytes()[..start];
@@ -132,7 +193,23 @@ mod tests {
         assert_eq!(config.target, Some(TargetWord::Pid(7)));
         assert_eq!(config.sync.len(), 2);
         assert_eq!(config.restart.0.len(), 2);
-        assert!(config.delete && config.grace == Some(2.5));
+        assert!(config.delete == Some(true) && config.grace == Some(2.5));
+    }
+
+    #[test]
+    fn a_target_takes_from_the_file_what_it_does_not_say() {
+        let text = "target = 'pid/1'\nsync = ['.']\ndelete = true\nrestart = 'none'\n[targets.api]\nexe = 'api'\n\
+                    delete = false\n[targets.web]\nselector = 'app=web'\nrestart = 'signal:HUP'\n";
+        let each = parse(Path::new("devsync.toml"), text).expect("parses").each();
+        let [(api, a), (web, w)] = &each[..] else { panic!("{each:?}") };
+        assert_eq!((api.as_str(), web.as_str()), ("api", "web"));
+        assert_eq!((a.target.clone(), a.delete, a.sync.len()), (Some(TargetWord::Pid(1)), Some(false), 0));
+        assert_eq!(a.restart.0[0].to_string(), "none");
+        assert_eq!((w.target.clone(), w.selector.as_deref(), w.sync.len()), (None, Some("app=web"), 1));
+        assert_eq!((w.restart.0[0].to_string().as_str(), w.delete), ("signal:HUP", Some(true)));
+        let nested = message("[targets.a]\ntarget = 'pid/1'\n[targets.a.targets.b]\n");
+        assert!(nested.starts_with("devsync.toml:1: targets.a: "), "{nested}");
+        assert!(message("[targets.'a b']\n").contains("a name is letters"));
     }
 
     #[test]

@@ -8,9 +8,9 @@ use crate::cli::{ClusterArgs, TargetWord};
 use crate::cluster::{self, Access, Cluster, PodTarget, WorkloadRef};
 use crate::error::{CommandError, Kind};
 use crate::session::{Event, Session, SessionError, Welcome};
-use crate::transport::Transport;
 use crate::transport::ssh::{self, PinnedKey, SshError, SshTarget};
 use crate::transport::stdio::{self, StdioError};
+use crate::transport::{Transport, container};
 
 /// zstd level for links that are slower than zstd.
 const LINK_LEVEL: i32 = 1;
@@ -55,6 +55,14 @@ pub async fn connect(route: &Route) -> Result<Connected, CommandError> {
     let (transport, pod) = match &route.target {
         TargetWord::Pid(_) => (local(&route.target)?, None),
         TargetWord::Ssh { user, host, port } => (over_ssh(route, user.as_deref(), host, *port).await?, None),
+        TargetWord::Container { engine, name } => {
+            let connected = container::connect(*engine, name).await;
+            let told = |error: container::ContainerError| {
+                let hint = error.hint();
+                CommandError::of(error).hint_opt(hint)
+            };
+            (connected.map_err(told)?, None)
+        }
         TargetWord::Workload { .. } | TargetWord::Selector(_) => {
             let (transport, pod) = into_pod(route).await?;
             (transport, Some(pod))

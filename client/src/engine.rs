@@ -21,7 +21,7 @@ mod trees;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use devsync_protocol::message::RootOptions;
 use devsync_protocol::path::RelPath;
@@ -29,7 +29,7 @@ use devsync_protocol::tree::Node;
 use tokio::sync::mpsc;
 
 use crate::app::App;
-use crate::build::Build;
+use crate::build::{Build, SharedBuilds};
 use crate::connect::Route;
 use crate::error::CommandError;
 use crate::local::Change;
@@ -65,6 +65,10 @@ pub struct Job {
     pub rules: RestartRules,
     pub grace: Duration,
     pub build: Option<Build>,
+    /// Shared with the other targets of the attach.
+    pub builds: SharedBuilds,
+    /// When the attach began: a build since then has all that is here.
+    pub began: SystemTime,
     /// The project's directory, whose sources start builds.
     pub project: PathBuf,
     /// The file that the app should be running.
@@ -75,7 +79,6 @@ pub struct Job {
     pub because: String,
     pub once: bool,
     pub yes: bool,
-    pub since: String,
 }
 
 /// An attach that goes on.

@@ -50,7 +50,8 @@ pub fn ms(duration: Duration) -> f64 {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     Attached {
-        target: String,
+        /// How the target is reached.
+        route: String,
         app: AppFacts,
         agent: String,
         sync: Vec<Place>,
@@ -191,8 +192,21 @@ fn as_text<S: serde::Serializer>(mode: &RestartMode, s: S) -> Result<S::Ok, S::E
     s.collect_str(mode)
 }
 
-/// Prints events.
+/// An event, and whose it is.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    event: &'a Event,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<&'a str>,
+}
+
+/// Prints events. Several of them share standard output: each writes whole lines.
 pub struct Reporter {
+    /// The target that the events are of.
+    target: Option<String>,
+    /// Before each line, where there are several targets.
+    prefix: String,
     format: Output,
     quiet: bool,
     /// A line that may still grow; on a terminal its beginning is already shown.
@@ -207,6 +221,8 @@ pub struct Reporter {
 impl Reporter {
     pub fn new(args: &OutputArgs) -> Self {
         Self {
+            target: None,
+            prefix: String::new(),
             format: args.output,
             quiet: args.quiet,
             line: String::new(),
@@ -216,9 +232,23 @@ impl Reporter {
         }
     }
 
+    /// For the events of one target.
+    #[must_use]
+    pub fn of(mut self, target: &str) -> Self {
+        self.target = Some(target.to_owned());
+        self
+    }
+
+    /// For the events of one target of several: each line begins with its name.
+    #[must_use]
+    pub fn one_of_several(self, target: &str) -> Self {
+        // A line that grows would be cut by the others'.
+        Self { prefix: format!("[{target}] "), on_terminal: false, ..self.of(target) }
+    }
+
     /// True where a progress bar has a place.
     pub fn shows_progress(&self) -> bool {
-        self.format == Output::Text && !self.quiet && io::stderr().is_terminal()
+        self.prefix.is_empty() && self.format == Output::Text && !self.quiet && io::stderr().is_terminal()
     }
 
     pub fn is_json(&self) -> bool {
@@ -242,7 +272,7 @@ impl Reporter {
             }),
             Output::Text => {
                 self.end_line();
-                let _ = io::stderr().write_all(render(error, colour_on_stderr()).as_bytes());
+                self.warn(&render(error, colour_on_stderr()));
             }
         }
     }
@@ -263,7 +293,7 @@ impl Reporter {
     pub fn build_failed(&mut self) {
         self.end_line();
         for line in std::mem::take(&mut self.build_lines) {
-            let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+            self.warn(&format!("{line}\n"));
         }
     }
 
@@ -273,9 +303,10 @@ impl Reporter {
     }
 
     fn json(&mut self, event: &Event) {
-        let mut line = serde_json::to_string(event).unwrap_or_default();
+        let told = Told { event, target: self.target.as_deref() };
+        let mut line = serde_json::to_string(&told).unwrap_or_default();
         line.push('\n');
-        self.write(&line);
+        self.print(&line);
     }
 
     fn text(&mut self, event: &Event) {
@@ -304,9 +335,7 @@ impl Reporter {
                 match said {
                     words::Said::Plain(text) if !self.quiet => self.write(&format!("{}\n", plain(&text))),
                     words::Said::Plain(_) => {}
-                    words::Said::Warning(text) => {
-                        let _ = io::stderr().write_all(format!("{}\n", plain(&text)).as_bytes());
-                    }
+                    words::Said::Warning(text) => self.warn(&format!("{}\n", plain(&text))),
                 }
             }
         }
@@ -337,7 +366,23 @@ impl Reporter {
         }
     }
 
+    /// Whole lines, or what continues one on a terminal.
     fn write(&mut self, text: &str) {
+        self.print(&self.prefixed(text));
+    }
+
+    fn warn(&self, lines: &str) {
+        let _ = io::stderr().write_all(self.prefixed(lines).as_bytes());
+    }
+
+    fn prefixed(&self, lines: &str) -> String {
+        match self.prefix.is_empty() {
+            true => lines.to_owned(),
+            false => lines.split_inclusive('\n').map(|line| format!("{}{line}", self.prefix)).collect(),
+        }
+    }
+
+    fn print(&mut self, text: &str) {
         let mut out = io::stdout().lock();
         if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
             self.failed.get_or_insert(error);

@@ -15,6 +15,7 @@ use crate::rule::RestartRule;
 /// How long an app may take to shut down where nobody says.
 pub const GRACE: Duration = Duration::from_secs(10);
 
+#[derive(Clone)]
 pub struct Settings {
     /// The directory of devsync.toml, else the current one.
     pub project: PathBuf,
@@ -107,8 +108,8 @@ impl Settings {
             }
         }
         let options = RootOptions {
-            delete: args.delete || config.delete,
-            overwrite: args.overwrite || config.overwrite,
+            delete: args.delete || config.delete.unwrap_or(false),
+            overwrite: args.overwrite || config.overwrite.unwrap_or(false),
             inplace,
             dry_run: args.dry_run,
         };

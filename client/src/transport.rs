@@ -1,5 +1,6 @@
 //! A byte stream to an agent, and what keeps it alive.
 
+pub mod container;
 pub mod ssh;
 pub mod stdio;
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::transport::container::Engine;
 use clap::Args;
 
 /// Longest name of a Kubernetes object (a DNS subdomain).
@@ -57,6 +58,11 @@ pub enum TargetWord {
         user: Option<String>,
         host: String,
         port: u16,
+    },
+    /// A container of an engine on this machine.
+    Container {
+        engine: Engine,
+        name: String,
     },
     Workload {
         kind: WorkloadKind,
@@ -152,6 +158,10 @@ impl FromStr for TargetWord {
                 _ => Err(format!("{pid:?} is no process id: pid/4711 is one")),
             },
             Some(("ssh", place)) => parse_ssh(place),
+            Some((engine, name)) if Engine::parse(engine).is_some() => match Engine::parse(engine) {
+                Some(engine) if !name.is_empty() => Ok(Self::Container { engine, name: name.to_owned() }),
+                _ => Err(format!("the name is missing: {engine}/NAME")),
+            },
             Some((kind, name)) => match WorkloadKind::named(kind) {
                 Some(kind) => parse_workload(kind, name),
                 None => Err(expected(kind)),
@@ -162,7 +172,7 @@ impl FromStr for TargetWord {
 }
 
 fn expected(word: &str) -> String {
-    let kinds = "deploy/, sts/, ds/, rs/, job/, pod/ or svc/NAME, pid/N or ssh/[USER@]HOST:PORT";
+    let kinds = "deploy/, sts/, ds/, rs/, job/, pod/ or svc/NAME, docker/ or podman/NAME, pid/N or ssh/[USER@]HOST:PORT";
     match WorkloadKind::named(word) {
         Some(kind) => format!("the name is missing: {kind}/NAME"),
         None => format!("expected {kinds}"),
@@ -208,6 +218,7 @@ impl fmt::Display for TargetWord {
                     false => write!(f, "ssh/{user}{host}:{port}"),
                 }
             }
+            Self::Container { engine, name } => write!(f, "{engine}/{name}"),
             Self::Workload { kind, name } => write!(f, "{kind}/{name}"),
             Self::Selector(labels) => write!(f, "-l {labels}"),
         }
@@ -226,14 +237,22 @@ mod tests {
 
     #[test]
     fn targets_read_back_as_they_are_written() {
-        for text in
-            ["pid/1", "ssh/localhost:22", "ssh/me@10.0.0.1:2222", "ssh/[::1]:22", "deploy/demo", "pod/a.b-0"]
-        {
+        for text in [
+            "pid/1",
+            "ssh/localhost:22",
+            "ssh/me@10.0.0.1:2222",
+            "ssh/[::1]:22",
+            "deploy/demo",
+            "pod/a.b-0",
+            "podman/a_b",
+        ] {
             assert_eq!(text.parse::<TargetWord>().map(|t| t.to_string()).as_deref(), Ok(text));
         }
         let bad =
             ["pid/0", "pid/x", "pid/", "1", "ssh/host", "ssh/:22", "ssh/host:0", "deploy/", "deploy/-a"];
-        for bad in bad.into_iter().chain(["deploy/a/b", "Deploy", "cronjob/x", "pod/UPPER", "deploy"]) {
+        for bad in
+            bad.into_iter().chain(["docker/", "deploy/a/b", "Deploy", "cronjob/x", "pod/UPPER", "deploy"])
+        {
             assert!(bad.parse::<TargetWord>().is_err(), "{bad}");
         }
     }

@@ -79,6 +79,28 @@ pub async fn candidates(
     }
 }
 
+/// A workload's pods at one moment.
+pub struct Seen {
+    /// Those that can be attached to, newest ready first.
+    pub attachable: Vec<PodTarget>,
+    /// The names of all that are not on their way out.
+    pub names: Vec<String>,
+    /// From where [`next_change`] goes on.
+    pub version: Version,
+}
+
+/// The pods of a workload as they are now.
+pub async fn look(
+    cluster: &Cluster,
+    workload: &WorkloadRef,
+    container: Option<&str>,
+) -> Result<Seen, CommandError> {
+    let (pods, version) = all(cluster, workload).await?;
+    let stays = |pod: &&Pod| pod.metadata.deletion_timestamp.is_none();
+    let names = pods.iter().filter(stays).map(ResourceExt::name_any).collect();
+    Ok(Seen { attachable: state::attachable(&pods, container)?, names, version })
+}
+
 /// All pods of a workload, in whatever state.
 pub(super) async fn all(
     cluster: &Cluster,
@@ -129,7 +151,7 @@ async fn read(cluster: &Cluster, workload: &WorkloadRef) -> Result<(Pods, Versio
 }
 
 /// From where a watch goes on.
-pub(super) struct Version {
+pub struct Version {
     choice: Choice,
     at: String,
 }
@@ -141,7 +163,7 @@ impl Default for Version {
 }
 
 /// Waits for the next event of the pods.
-pub(super) async fn next_change(cluster: &Cluster, workload: &WorkloadRef, version: &Version) {
+pub async fn next_change(cluster: &Cluster, workload: &WorkloadRef, version: &Version) {
     let params = match &version.choice {
         Choice::Labels(labels) => WatchParams::default().labels(labels),
         Choice::Name(name) => WatchParams::default().fields(&format!("metadata.name={name}")),

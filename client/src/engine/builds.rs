@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use devsync_protocol::path::RelPath;
@@ -12,7 +13,7 @@ use tokio::task::{JoinHandle, block_in_place};
 use super::halt::Halt;
 use super::root::{Root, scan_error};
 use super::{Engine, pace};
-use crate::build::{Build, BuildError};
+use crate::build::{Build, BuildError, Ended, SharedBuilds};
 use crate::error::CommandError;
 use crate::local::{Change, RuleOptions, Scanner, Timing, Watcher, platform};
 use crate::mapping::Source;
@@ -28,6 +29,7 @@ const LINES: usize = 256;
 /// The sources of a project and the build that runs over them.
 pub(super) struct Builds {
     build: Build,
+    shared: SharedBuilds,
     scanner: Scanner,
     /// Kept for its life; its changes come by `changes`.
     _watcher: Watcher,
@@ -47,7 +49,7 @@ pub(super) struct Builds {
 }
 
 struct Running {
-    task: JoinHandle<Result<(), BuildError>>,
+    task: JoinHandle<Ended>,
     lines: mpsc::Receiver<String>,
     since: Instant,
     first_event: Instant,
@@ -63,7 +65,7 @@ impl Drop for Running {
 pub(super) enum News {
     Sources(Option<Change>),
     Line(String),
-    Over(Result<(), BuildError>),
+    Over(Ended),
 }
 
 /// The next news of the builds; waits for ever where there are none.
@@ -80,15 +82,17 @@ pub(super) async fn next(builds: &mut Option<Builds>) -> News {
     }
 }
 
-fn joined(over: Result<Result<(), BuildError>, tokio::task::JoinError>) -> Result<(), BuildError> {
+fn joined(over: Result<Ended, tokio::task::JoinError>) -> Ended {
     over.unwrap_or_else(|error| {
-        Err(BuildError::Start { command: "task".to_owned(), source: std::io::Error::other(error) })
+        let source = std::io::Error::other(error);
+        Err(Arc::new(BuildError::Start { command: "task".to_owned(), source }))
     })
 }
 
 impl Builds {
     fn open(
         build: Build,
+        shared: SharedBuilds,
         project: &Path,
         outputs: &[PathBuf],
         excludes: &[String],
@@ -109,6 +113,7 @@ impl Builds {
         let sources = scanner.scan().map_err(scan_error)?.tree;
         Ok(Self {
             build,
+            shared,
             scanner,
             _watcher: watcher,
             changes,
@@ -122,19 +127,19 @@ impl Builds {
         })
     }
 
-    fn start(&mut self, first_event: Instant) {
-        // Dropping the old one ends its processes before the new one starts.
+    /// Asks for a build that begins after `changed`. One that began before is ended.
+    fn start(&mut self, first_event: Instant, changed: SystemTime) {
         self.running = None;
         self.failed = false;
         self.counted.clear();
         let (tx, lines) = mpsc::channel(LINES);
-        let build = self.build.clone();
-        let task = tokio::spawn(async move { build.run(tx).await });
+        let (build, shared) = (self.build.clone(), self.shared.clone());
+        let task = tokio::spawn(async move { shared.run(&build, changed, tx).await });
         self.running = Some(Running { task, lines, since: Instant::now(), first_event });
     }
 
-    /// Takes in a change of the sources; true where it asks for a build.
-    fn take(&mut self, change: &Change) -> Result<bool, CommandError> {
+    /// Takes in a change of the sources; `Some` where it asks for a build: when the last of them changed.
+    fn take(&mut self, change: &Change) -> Result<Option<SystemTime>, CommandError> {
         let update = block_in_place(|| self.scanner.refresh(change, &self.sources)).map_err(scan_error)?;
         update.apply_to(&mut self.sources);
         let changed: BTreeSet<_> = update.changed.into_keys().chain(update.deleted).collect();
@@ -157,7 +162,9 @@ impl Builds {
                 }
             }
         }
-        Ok(changed.iter().any(|path| !self.outputs.contains(path)))
+        // What is gone was changed by now at the latest.
+        let times = changed.iter().filter(|path| !self.outputs.contains(*path));
+        Ok(times.map(|path| self.changed_at(path).unwrap_or_else(SystemTime::now)).max())
     }
 
     /// When the file last changed, by the clock: what was saved after a build's end is none of its outputs,
@@ -192,8 +199,9 @@ impl Engine {
             return self.build_once(&build).await;
         }
         let (excludes, project) = (self.job.excludes.clone(), self.job.project.clone());
-        let mut builds = block_in_place(|| Builds::open(build, &project, &outputs, &excludes))?;
-        builds.start(Instant::now());
+        let shared = self.job.builds.clone();
+        let mut builds = block_in_place(|| Builds::open(build, shared, &project, &outputs, &excludes))?;
+        builds.start(Instant::now(), self.job.began);
         self.builds = Some(builds);
         loop {
             match next(&mut self.builds).await {
@@ -206,7 +214,8 @@ impl Engine {
     async fn build_once(&mut self, build: &Build) -> Result<bool, Halt> {
         let (tx, mut lines) = mpsc::channel(LINES);
         let since = Instant::now();
-        let mut run = std::pin::pin!(build.run(tx));
+        let shared = self.job.builds.clone();
+        let mut run = std::pin::pin!(shared.run(build, self.job.began, tx));
         let mut kept = Vec::new();
         let result = loop {
             tokio::select! {
@@ -222,7 +231,7 @@ impl Engine {
         Ok(self.say_built(since, result))
     }
 
-    fn say_built(&mut self, since: Instant, result: Result<(), BuildError>) -> bool {
+    fn say_built(&mut self, since: Instant, result: Ended) -> bool {
         match result {
             Ok(()) => {
                 self.reporter.event(&Event::Built { ms: ms(since.elapsed()) });
@@ -231,7 +240,7 @@ impl Engine {
             Err(error) => {
                 self.reporter.build_failed();
                 let command = self.job.build.as_ref().map(Build::words).unwrap_or_default();
-                let source = std::error::Error::source(&error).map(|s| format!(": {s}")).unwrap_or_default();
+                let source = std::error::Error::source(&*error).map(|s| format!(": {s}")).unwrap_or_default();
                 self.reporter.event(&Event::BuildFailed { command, cause: format!("{error}{source}") });
                 false
             }
@@ -239,7 +248,7 @@ impl Engine {
     }
 
     /// The build ended: says how; true where its result may be sent.
-    fn build_over(&mut self, result: Result<(), BuildError>) -> bool {
+    fn build_over(&mut self, result: Ended) -> bool {
         let Some(builds) = &mut self.builds else { return false };
         let Some(mut running) = builds.running.take() else { return false };
         let mut rest = Vec::new();
@@ -262,8 +271,8 @@ impl Engine {
             }
             News::Sources(Some(change)) => {
                 let Some(builds) = &mut self.builds else { return Ok(()) };
-                if builds.take(&change)? {
-                    builds.start(change.first_event);
+                if let Some(changed) = builds.take(&change)? {
+                    builds.start(change.first_event, changed);
                     let command = builds.build.words();
                     self.reporter.event(&Event::Building { command });
                 }
@@ -326,14 +335,14 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join("main.rs"), "0").expect("written");
         let build = Build::shell("true", dir.path());
-        let mut builds = Builds::open(build, dir.path(), &[], &[]).expect("opened");
+        let mut builds = Builds::open(build, SharedBuilds::default(), dir.path(), &[], &[]).expect("opened");
         let path = RelPath::new("main.rs").expect("valid");
         let mut take = |save: u32, lag: Duration| {
             builds.counted.clear();
             std::fs::write(dir.path().join("main.rs"), format!("{save}")).expect("written");
             builds.ended = Some((Instant::now(), SystemTime::now() + lag - Duration::from_millis(50)));
             let change = Change { paths: [path.clone()].into(), ..pace::nothing(Instant::now()) };
-            builds.take(&change).expect("taken in")
+            builds.take(&change).expect("taken in").is_some()
         };
         assert!((1..=2 * STREAK).all(|save| take(save, Duration::ZERO)), "saved after the end");
         let made: Vec<_> = (10..10 + STREAK).map(|save| take(save, Duration::from_secs(1))).collect();

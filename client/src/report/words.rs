@@ -104,12 +104,12 @@ pub(super) fn said(event: &Event) -> Option<Said> {
     let plain = |text: String| Some(Said::Plain(text));
     let warning = |text: String| Some(Said::Warning(text));
     match event {
-        Event::Attached { target, app, sync, restart, build, because, .. } => {
+        Event::Attached { route, app, sync, restart, build, because, .. } => {
             let places: Vec<_> = sync.iter().map(|p| format!("{} → {}", p.from, p.to)).collect();
             let build = build.as_ref().map(|b| format!(" · build: {b}")).unwrap_or_default();
             let facts = app.lines.join("\n");
             plain(format!(
-                "attached to {} ({target}): {facts}\n{} · restart: {restart}{build} ({because})",
+                "attached to {} ({route}): {facts}\n{} · restart: {restart}{build} ({because})",
                 app.name,
                 places.join(", "),
             ))

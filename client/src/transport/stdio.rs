@@ -43,17 +43,24 @@ pub fn connect(target: &str, state: &Path) -> Result<Transport, StdioError> {
     make_private(state).map_err(|source| StdioError::State { dir: state.to_owned(), source })?;
     let mut command = Command::new(&agent);
     command.arg("--stdio").arg("--target").arg(target).arg("--state").arg(state);
+    start(command, &agent, END_GRACE)
+}
+
+/// Starts `command`, which is or leads to an agent on its standard streams; `program` is its name in errors. At the
+/// end it has `grace` to end by itself.
+pub(super) fn start(mut command: Command, program: &Path, grace: Duration) -> Result<Transport, StdioError> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     #[cfg(unix)]
     command.process_group(0);
-    let mut child = command.spawn().map_err(|source| StdioError::Spawn { agent: agent.clone(), source })?;
-    let lost = || StdioError::Spawn { agent: agent.clone(), source: std::io::Error::other("no pipes") };
+    let mut child =
+        command.spawn().map_err(|source| StdioError::Spawn { agent: program.to_owned(), source })?;
+    let lost = || StdioError::Spawn { agent: program.to_owned(), source: std::io::Error::other("no pipes") };
     let stdin = child.stdin.take().ok_or_else(lost)?;
     let stdout = child.stdout.take().ok_or_else(lost)?;
     let stderr = child.stderr.take().ok_or_else(lost)?;
     let words = Arc::new(Mutex::new(VecDeque::new()));
     let listener = tokio::spawn(keep_words(stderr, words.clone()));
-    let link = Box::new(AgentChild { child, words, listener });
+    let link = Box::new(AgentChild { child, words, listener, grace });
     Ok(Transport { reader: Box::new(stdout), writer: Box::new(stdin), level: None, link })
 }
 
@@ -84,12 +91,13 @@ struct AgentChild {
     child: Child,
     words: Arc<Mutex<VecDeque<String>>>,
     listener: JoinHandle<()>,
+    grace: Duration,
 }
 
 impl Link for AgentChild {
     fn close(mut self: Box<Self>) -> Pin<Box<dyn Future<Output = Option<String>> + Send>> {
         Box::pin(async move {
-            let status = match timeout(END_GRACE, self.child.wait()).await {
+            let status = match timeout(self.grace, self.child.wait()).await {
                 Ok(status) => status.ok(),
                 Err(_) => {
                     let _ = self.child.kill().await;

@@ -65,6 +65,12 @@ impl Kubectl {
         serde_json::from_str(&text).with_context(|| format!("kubectl {arguments:?}"))
     }
 
+    /// What the API server answers to `GET path`. A timeout would become a part of the path's query.
+    pub fn raw(&self, path: &str) -> Result<String> {
+        let output = self.command(&["get", "--raw", path]).output().context("start kubectl")?;
+        succeeded(&output, &format!("GET {path}"))
+    }
+
     /// Gives `text` to `kubectl ARGUMENT… --filename -`.
     pub fn feed(&self, arguments: &[&str], text: &str) -> Result<String> {
         let mut command = self.command(&[arguments, &["--filename", "-", REQUEST]].concat());

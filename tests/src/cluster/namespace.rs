@@ -10,8 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use devsync_protocol::contract::{ENABLED, INJECT};
-use serde_json::Value;
+use devsync_protocol::contract;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::kubectl::Kubectl;
@@ -29,6 +29,8 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Namespace {
     pub name: String,
     pub kubectl: Kubectl,
+    /// The kubeconfig that `devsync` gets, which a test may change.
+    pub laptop: Kubectl,
     pub devsync: Devsync,
     dir: TempDir,
 }
@@ -50,13 +52,15 @@ impl Namespace {
         let dir = tempfile::tempdir()?;
         let name = format!("devsync-test-{}", random()?);
         let kubectl = Kubectl::new(dir.path().join("kubeconfig"), &name, None)?;
+        let laptop = Kubectl::new(dir.path().join("kubeconfig-laptop"), &name, None)?;
         let devsync = Devsync::new(programs, dir.path().join("home"))?;
         let run = env::var("DEVSYNC_TEST_RUN").unwrap_or_else(|_| "by-hand".to_owned());
-        let namespace = Namespace { name, kubectl, devsync, dir };
-        namespace.apply(&format!(
-            "{{apiVersion: v1, kind: Namespace, metadata: {{name: {}, labels: {{{LABEL}: {run}, {INJECT}: {ENABLED}}}}}}}",
-            namespace.name
-        ))?;
+        let namespace = Namespace { name, kubectl, laptop, devsync, dir };
+        // Marked as one for development: elsewhere devsync asks before it changes anything.
+        let labels = json!({LABEL: run, contract::INJECT: contract::ENABLED});
+        let metadata = json!({"name": namespace.name, "labels": labels});
+        namespace
+            .apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}).to_string())?;
         // Pods are refused before the namespace has it.
         namespace.until("a service account", || {
             Ok(namespace.kubectl.run(&["get", "serviceaccount", "default"]).ok().map(|_| ()))
@@ -116,7 +120,7 @@ impl Namespace {
     pub fn get(&self, pod: &str, port: u16, path: &str) -> Result<String> {
         let namespace = &self.name;
         let raw = format!("/api/v1/namespaces/{namespace}/pods/http:{pod}:{port}/proxy{path}");
-        Ok(self.kubectl.run(&["get", "--raw", &raw])?.trim_end().to_owned())
+        Ok(self.kubectl.raw(&raw)?.trim_end().to_owned())
     }
 
     /// Waits until a pod answers `GET path` on port 8080 with `wanted`.
@@ -156,7 +160,7 @@ impl Namespace {
     pub fn command(&self, project: &Project, words: &[&str]) -> Command {
         let mut command = self.devsync.command(&project.dir, words);
         project.settings(&mut command);
-        command.env("KUBECONFIG", self.kubectl.kubeconfig());
+        command.env("KUBECONFIG", self.laptop.kubeconfig());
         command
     }
 

@@ -11,4 +11,5 @@ mod relay;
 mod rig;
 mod ssh;
 mod supervised;
+mod targets;
 mod twice;

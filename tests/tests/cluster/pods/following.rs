@@ -8,12 +8,13 @@ use devsync_tests::cluster::namespace::Namespace;
 use devsync_tests::cluster::project::Project;
 use devsync_tests::cluster::relay::Relay;
 use devsync_tests::demo::project::Language;
+use serde_json::json;
 
 use super::{in_namespace, save_arrives, stop};
 
-/// The namespace's kubeconfig goes through a relay from now on.
+/// The laptop's way to the API server goes through a relay from now on.
 fn relay(namespace: &Namespace) -> Result<Relay> {
-    let config = namespace.kubectl.json(&["config", "view"])?;
+    let config = namespace.laptop.json(&["config", "view"])?;
     let cluster = &config["clusters"][0];
     let server = cluster["cluster"]["server"].as_str().context("a server")?;
     let host = server.strip_prefix("https://").context("a server with TLS")?;
@@ -21,7 +22,7 @@ fn relay(namespace: &Namespace) -> Result<Relay> {
     let name = cluster["name"].as_str().context("a name")?;
     let (host, port) = (host.split(':').next().unwrap_or_default(), relay.address().port());
     let server = [format!("--server=https://127.0.0.1:{port}"), format!("--tls-server-name={host}")];
-    namespace.kubectl.run(&["config", "set-cluster", name, &server[0], &server[1]])?;
+    namespace.laptop.run(&["config", "set-cluster", name, &server[0], &server[1]])?;
     Ok(relay)
 }
 
@@ -30,11 +31,18 @@ fn address(host: &str) -> Result<SocketAddr> {
     with_port.to_socket_addrs()?.next().with_context(|| format!("no address for {host}"))
 }
 
+/// Deploys the service in Python so that its container may signal the agent's.
+fn deploy(namespace: &Namespace) -> Result<String> {
+    let mut deployment = manifests::demo(manifests::PYTHON, 1, Agent::Baseline);
+    deployment["spec"]["template"]["spec"]["containers"][0]["securityContext"] = json!({"runAsUser": 0});
+    namespace.deploy(&deployment.to_string(), "demo")?;
+    namespace.pod("demo")
+}
+
 /// Attaches, does `harm`, saves, and waits until the save is there and the attach has told what happened.
 fn survives(harm: impl FnOnce(&Namespace, &str) -> Result<()>) -> Result<()> {
     in_namespace(|namespace| {
-        namespace.deploy(&manifests::demo(manifests::PYTHON, 1, Agent::Baseline).to_string(), "demo")?;
-        let pod = namespace.pod("demo")?;
+        let pod = deploy(namespace)?;
         let project = Project::copy(Language::Python, namespace.path("adder"))?;
         let mut attach = namespace.attach(&project, &["attach", "deploy/demo"])?;
         attach.first_sync()?;
@@ -55,8 +63,7 @@ fn survives(harm: impl FnOnce(&Namespace, &str) -> Result<()>) -> Result<()> {
 #[ignore = "needs: cluster"]
 fn a_cut_connection_is_made_again() -> Result<()> {
     in_namespace(|namespace| {
-        namespace.deploy(&manifests::demo(manifests::PYTHON, 1, Agent::Baseline).to_string(), "demo")?;
-        let pod = namespace.pod("demo")?;
+        let pod = deploy(namespace)?;
         let relay = relay(namespace)?;
         let project = Project::copy(Language::Python, namespace.path("adder"))?;
         let mut attach = namespace.attach(&project, &["attach", "deploy/demo"])?;
@@ -77,19 +84,12 @@ fn a_cut_connection_is_made_again() -> Result<()> {
 #[test]
 #[ignore = "needs: cluster"]
 fn a_killed_agent_is_found_again() -> Result<()> {
+    const KILL: &str = "import os, pathlib, signal
+for process in pathlib.Path('/proc').iterdir():
+    if process.name.isdigit() and (process / 'comm').read_text() == 'devsync-agent\\n':
+        os.kill(int(process.name), signal.SIGKILL)";
     survives(|namespace, pod| {
-        // The app's user may not signal the agent's process; an exec into the agent's container may end it.
-        let deleted = namespace.kubectl.run(&[
-            "exec",
-            pod,
-            "--container",
-            "devsync-agent",
-            "--",
-            "/devsync-agent",
-            "--version",
-        ]);
-        ensure!(deleted.is_ok(), "{deleted:?}");
-        Ok(())
+        namespace.kubectl.run(&["exec", pod, "--container", "app", "--", "python3", "-c", KILL]).map(|_| ())
     })
 }
 

@@ -1,0 +1,281 @@
+//! One target of an attach: connects, decides what goes where, and runs the loop until it is ended.
+
+use std::time::{Duration, SystemTime};
+
+use devsync_protocol::message::{AutoRestart, Reply, Request};
+use devsync_protocol::restart::RestartMode;
+use devsync_protocol::target::TargetReport;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{App, describe};
+use crate::build::SharedBuilds;
+use crate::cli::AttachArgs;
+use crate::cluster::{self, Cluster, Mark, PodTarget, WorkloadRef, candidates};
+use crate::connect::{Connected, Route, connect};
+use crate::control::{Desk, Seat};
+use crate::engine::{Board, End, Engine, Job};
+use crate::error::CommandError;
+use crate::mapping::{self, Plan};
+use crate::project::Project;
+use crate::report::{AppFacts, Event, Reporter};
+use crate::rule::RestartRules;
+use crate::session::{Call, Handle, Session};
+use crate::settings::Settings;
+
+/// How long an orderly end may take.
+const END_WITHIN: Duration = Duration::from_millis(900);
+/// Questions that wait for the loop.
+const QUESTIONS: usize = 16;
+
+/// What an attach has for all of its targets.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) once: bool,
+    pub(super) yes: bool,
+    pub(super) builds: SharedBuilds,
+    pub(super) began: SystemTime,
+    /// When it began, for people.
+    pub(super) since: String,
+    /// Ends everything in order.
+    pub(super) stop: CancellationToken,
+    /// Ends it at once.
+    pub(super) now: CancellationToken,
+}
+
+impl Shared {
+    pub(super) fn new(args: &AttachArgs) -> Self {
+        Self {
+            once: args.once,
+            yes: args.yes,
+            builds: SharedBuilds::default(),
+            began: SystemTime::now(),
+            since: crate::engine::clock(),
+            stop: CancellationToken::new(),
+            now: CancellationToken::new(),
+        }
+    }
+
+    /// The same, to be ended by itself too.
+    pub(super) fn for_one(&self) -> Self {
+        Self { stop: self.stop.child_token(), ..self.clone() }
+    }
+}
+
+/// One target.
+pub(super) struct One {
+    /// What it is called among several.
+    pub(super) name: String,
+    pub(super) route: Route,
+    pub(super) settings: Settings,
+    /// Contexts of shared clusters in which it need not be asked.
+    pub(super) allow_contexts: Vec<String>,
+}
+
+/// Keeps one target in step until it is told to stop, or cannot go on. Its state and its questions are at `desk`.
+pub(super) async fn run(
+    one: One,
+    shared: Shared,
+    desk: &Desk,
+    reporter: Reporter,
+) -> Result<(), CommandError> {
+    let name = one.name.clone();
+    let (commands_tx, commands) = mpsc::channel(QUESTIONS);
+    let board = Board::new(&one.route.name(), &shared.since, &one.settings.project);
+    desk.join(Seat { name: name.clone(), commands: commands_tx, board: board.clone() });
+    let ended = attach(one, shared, commands, board, reporter).await;
+    desk.leave(&name);
+    ended
+}
+
+async fn attach(
+    one: One,
+    shared: Shared,
+    commands: mpsc::Receiver<crate::engine::Command>,
+    board: Board,
+    mut reporter: Reporter,
+) -> Result<(), CommandError> {
+    let One { route, settings, .. } = one;
+    let stop = shared.stop.clone();
+    let Connected { session, welcome, events, pod } = tokio::select! {
+        connected = connect(&route) => connected?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    if let Some(pod) = &pod {
+        say_if_mixed(&route, pod, &mut reporter).await;
+    }
+    let marked = pod.as_ref().filter(|_| !settings.options.dry_run);
+    let mut say = |step| reporter.event(&crate::commands::detach::event(step));
+    let mark = cluster::mark(&route.cluster, marked, route.take_over, &mut say).await;
+    let handle = session.handle();
+    let planned = tokio::select! {
+        planned = plan(&settings, &handle, &welcome.target, shared.yes) => Some(planned),
+        () = stop.cancelled() => None,
+    };
+    let (app, plan) = match planned {
+        Some(Ok(planned)) => planned,
+        other => {
+            session.close().await;
+            unmark(mark).await;
+            return other.map_or(Ok(()), |planned| planned.map(drop));
+        }
+    };
+    let job = job(&shared, settings, route, app, plan);
+    let mut engine = Engine::new(job, session, events, commands, reporter, board);
+    announce(&mut engine, &welcome.agent, &welcome.target, &welcome.auto);
+    let ended = tokio::select! {
+        ended = engine.run() => Some(ended),
+        () = stop.cancelled() => None,
+    };
+    let session = engine.close();
+    let done = finish(engine, session, ended, &shared.now).await;
+    unmark(mark).await;
+    done
+}
+
+/// Takes the pod's mark away, in the time that an end has.
+async fn unmark(mark: Option<Mark>) {
+    if let Some(mark) = mark {
+        let _ = tokio::time::timeout(END_WITHIN, mark.remove()).await;
+    }
+}
+
+/// Of several pods only one has the files that are saved here.
+async fn say_if_mixed(route: &Route, pod: &PodTarget, reporter: &mut Reporter) {
+    let Some(workload) = WorkloadRef::of(&route.target) else { return };
+    let Ok(cluster) = Cluster::connect(&route.cluster).await else { return };
+    let found = candidates(&cluster, &workload, route.cluster.container.as_deref()).await;
+    let count = found.map_or(0, |found| found.len());
+    if count > 1 {
+        reporter.event(&Event::Note {
+            text: format!(
+                "{workload} has {count} pods, and only {pod} gets what is saved here: answers through a Service \
+                 are mixed"
+            ),
+            hint: Some("--all-pods keeps all of them in step".to_owned()),
+        });
+    }
+}
+
+/// Decides what goes where.
+async fn plan(
+    settings: &Settings,
+    handle: &Handle,
+    target: &TargetReport,
+    yes: bool,
+) -> Result<(App, Plan), CommandError> {
+    let app = App::new(target);
+    let project = tokio::task::block_in_place(|| Project::find(&settings.project));
+    let has_loader = match mapping::loader(&app.machine) {
+        None => true,
+        Some(path) => match handle.call(Call::Exists, &Request::Exists { paths: vec![path] }).await? {
+            Reply::Exists { found } => found.first().copied().unwrap_or(true),
+            _ => true,
+        },
+    };
+    let plan = mapping::decide(&app, &project, &settings.wishes, has_loader)?;
+    if let Some(question) = plan.confirm.as_ref().filter(|_| !yes) {
+        match crate::ask::confirm(question).await {
+            Some(true) => {}
+            Some(false) => return Err(CommandError::new("ended without syncing anything")),
+            None => {
+                let exe = plan.exe.as_ref().map(|e| e.display().to_string()).unwrap_or_default();
+                return Err(CommandError::usage(question.clone())
+                    .cause("nobody is here to answer, and names that differ may mean another program")
+                    .hint(format!("if it is meant: --yes, or --exe {exe}")));
+            }
+        }
+    }
+    Ok((app, plan))
+}
+
+fn job(shared: &Shared, settings: Settings, route: Route, app: App, plan: Plan) -> Job {
+    let Settings { project, excludes, options, rules, grace, .. } = settings;
+    Job {
+        target: route.name(),
+        route,
+        app,
+        mappings: plan.mappings,
+        excludes,
+        options,
+        rules: RestartRules::new(&rules, plan.restart),
+        grace,
+        build: plan.build,
+        builds: shared.builds.clone(),
+        began: shared.began,
+        project,
+        exe: plan.exe,
+        guessed: plan.guessed,
+        because: plan.because,
+        once: shared.once,
+        yes: shared.yes,
+    }
+}
+
+/// Says what was found and what will be done, before anything is written.
+fn announce(engine: &mut Engine, agent: &str, report: &TargetReport, auto: &AutoRestart) {
+    let job = engine.job();
+    let app = &job.app;
+    let facts = AppFacts {
+        name: app.name(),
+        pid: app.pid,
+        exe: app.exe.as_ref().map(ToString::to_string),
+        argv: app.argv.clone(),
+        cwd: app.cwd.as_ref().map(ToString::to_string),
+        uid: app.uid,
+        gid: app.gid,
+        machine: app.machine.clone(),
+        lines: describe(report),
+    };
+    let mode = job.rules.otherwise();
+    let restart = if *mode == RestartMode::Auto { auto.mode.clone() } else { mode.clone() };
+    let cannot = *mode == RestartMode::Auto && auto.mode == RestartMode::None;
+    let event = Event::Attached {
+        route: job.target.clone(),
+        app: facts,
+        agent: agent.to_owned(),
+        sync: engine.places(),
+        restart: restart.to_string(),
+        build: job.build.as_ref().map(crate::build::Build::words),
+        because: job.because.clone(),
+    };
+    engine.reporter.event(&event);
+    if cannot {
+        engine.reporter.event(&Event::Note { text: auto.why.clone(), hint: auto.hint.clone() });
+    }
+}
+
+/// Ends the session in order, within a second, or at once.
+async fn finish(
+    mut engine: Engine,
+    session: Option<Session>,
+    ended: Option<Result<End, CommandError>>,
+    now: &CancellationToken,
+) -> Result<(), CommandError> {
+    let closing = async {
+        if let Some(session) = session {
+            session.close().await;
+        }
+    };
+    tokio::select! {
+        _ = tokio::time::timeout(END_WITHIN, closing) => {}
+        () = now.cancelled() => {}
+    }
+    match ended {
+        Some(Err(error)) => {
+            if engine.reporter.is_json() && !error.is_broken_pipe() {
+                engine.reporter.error(&error);
+            }
+            Err(error)
+        }
+        Some(Ok(_)) => Ok(()),
+        None => {
+            let name = engine.job().app.name();
+            let reason = format!(
+                "ended: {name} runs on with the files that it has; `devsync attach` goes on from there"
+            );
+            engine.reporter.event(&Event::Ended { reason });
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! An agent in a container of its own beside a plain container: docker/NAME and podman/NAME.
+//!
+//! The engine's own command starts it in the app's process and network namespaces and is the stdio transport. The
+//! agent is root with the engine's default capabilities, which reaches an app of any user by taking on its ids, and
+//! with CAP_SYS_PTRACE, since a desktop's kernel often lets none but that restart another process (Yama).
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use devsync_protocol::contract::{AGENT_IMAGE, STATE_DIR};
+use thiserror::Error;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::Transport;
+use super::stdio::{self, StdioError};
+
+/// The volume with the agents' records; one for all containers, and small.
+pub const VOLUME: &str = "devsync-state";
+/// The engine removes the agent's container before its command ends.
+const END_GRACE: Duration = Duration::from_secs(5);
+/// A question to an engine; Docker Desktop may be waking up.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Fetching the image.
+const PULL: Duration = Duration::from_secs(600);
+
+/// Which engine's command is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Engine {
+    Docker,
+    Podman,
+}
+
+impl Engine {
+    /// Its command, which is its name in a target too.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Docker, Self::Podman].into_iter().find(|engine| engine.name() == text)
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[derive(Debug, Error)]
+pub enum ContainerError {
+    #[error("{0} is not installed here, or not in PATH")]
+    NoEngine(Engine),
+    #[error("{engine} has no container {name}: {said}")]
+    NoContainer { engine: Engine, name: String, said: String },
+    #[error("the container {name} is {state}")]
+    NotRunning { engine: Engine, name: String, state: String },
+    #[error("{engine} does not have the agent's image {image} and cannot fetch it: {said}")]
+    NoImage { engine: Engine, image: String, said: String },
+    #[error("`{engine} {question}` failed: {said}")]
+    Engine { engine: Engine, question: String, said: String },
+    #[error("{engine} does not answer within {} s", PATIENCE.as_secs())]
+    Silent { engine: Engine },
+    #[error(transparent)]
+    Start(#[from] StdioError),
+}
+
+impl ContainerError {
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NoEngine(engine) => {
+                let other = if *engine == Engine::Docker { Engine::Podman } else { Engine::Docker };
+                format!("install {engine}; or say {other}/NAME")
+            }
+            Self::NoContainer { engine, .. } => format!("{engine} ps"),
+            Self::NotRunning { engine, name, state } if state == "paused" => {
+                format!("{engine} unpause {name}")
+            }
+            Self::NotRunning { engine, name, .. } => format!("{engine} start {name}"),
+            Self::NoImage { engine, .. } => {
+                format!("{engine} load -i AGENT.tar, and name the image in DEVSYNC_AGENT_IMAGE")
+            }
+            Self::Silent { engine } | Self::Engine { engine, .. } => format!("{engine} info"),
+            Self::Start(_) => return None,
+        })
+    }
+}
+
+/// Starts an agent beside the container `name`.
+pub async fn connect(engine: Engine, name: &str) -> Result<Transport, ContainerError> {
+    let id = running(engine, name).await?;
+    let image = std::env::var("DEVSYNC_AGENT_IMAGE").unwrap_or_else(|_| AGENT_IMAGE.to_owned());
+    has_image(engine, &image).await?;
+    let mut command = command(engine);
+    command.args(arguments(&id, &image));
+    Ok(stdio::start(command, Path::new(engine.name()), END_GRACE)?)
+}
+
+/// The command that starts the agent. What it says is not kept in the engine's log: it is the session's bytes.
+fn arguments(id: &str, image: &str) -> Vec<String> {
+    let mut words: Vec<String> = ["run", "--rm", "--interactive", "--pull=never", "--log-driver=none"]
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    words.extend([
+        format!("--pid=container:{id}"),
+        format!("--network=container:{id}"),
+        "--user=0:0".to_owned(),
+        "--cap-add=SYS_PTRACE".to_owned(),
+        "--security-opt=no-new-privileges".to_owned(),
+        "--read-only".to_owned(),
+        format!("--volume={VOLUME}:{STATE_DIR}"),
+        "--label=devsync.dev/agent".to_owned(),
+        image.to_owned(),
+    ]);
+    words.extend(["--stdio", "--state", STATE_DIR].map(str::to_owned));
+    words
+}
+
+/// The whole id of a container that runs.
+async fn running(engine: Engine, name: &str) -> Result<String, ContainerError> {
+    let format = "--format={{.Id}} {{.State.Status}}";
+    let output = ask(engine, ["container", "inspect", format, "--", name], PATIENCE).await?;
+    let no_container = || ContainerError::NoContainer { engine, name: name.to_owned(), said: said(&output) };
+    if !output.status.success() {
+        return Err(no_container());
+    }
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    match text.trim().split_once(' ') {
+        Some((id, "running")) if is_id(id) => Ok(id.to_owned()),
+        Some((_, state)) if !state.is_empty() && state != "running" => {
+            Err(ContainerError::NotRunning { engine, name: name.to_owned(), state: state.to_owned() })
+        }
+        _ => Err(no_container()),
+    }
+}
+
+fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// Fetches the image where the engine does not have it.
+async fn has_image(engine: Engine, image: &str) -> Result<(), ContainerError> {
+    if ask(engine, ["image", "inspect", "--format={{.Id}}", "--", image], PATIENCE).await?.status.success() {
+        return Ok(());
+    }
+    tracing::info!("fetching {image}");
+    let output = ask(engine, ["pull", "--quiet", "--", image], PULL).await?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(ContainerError::NoImage { engine, image: image.to_owned(), said: said(&output) })
+}
+
+/// Runs the engine's command to its end.
+async fn ask<const N: usize>(
+    engine: Engine,
+    words: [&str; N],
+    patience: Duration,
+) -> Result<Output, ContainerError> {
+    let mut command = command(engine);
+    command.args(words).stdin(Stdio::null()).kill_on_drop(true);
+    match timeout(patience, command.output()).await {
+        Err(_) => Err(ContainerError::Silent { engine }),
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(ContainerError::NoEngine(engine))
+        }
+        Ok(Err(error)) => {
+            let question = words.join(" ");
+            Err(ContainerError::Engine { engine, question, said: error.to_string() })
+        }
+        Ok(Ok(output)) => Ok(output),
+    }
+}
+
+/// `DEVSYNC_DOCKER` and `DEVSYNC_PODMAN` name another command than the one in PATH.
+fn command(engine: Engine) -> Command {
+    let named = std::env::var_os(format!("DEVSYNC_{}", engine.name().to_uppercase()));
+    Command::new(named.as_deref().unwrap_or(OsStr::new(engine.name())))
+}
+
+/// The last line of what the engine says, for a person.
+fn said(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr);
+    let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it says nothing");
+    devsync_protocol::path::display(last.trim().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agent_is_in_the_app_s_namespaces_and_leaves_nothing() {
+        let words = arguments(&"a".repeat(64), "image").join(" ");
+        for word in ["--rm ", "--log-driver=none ", &format!("--pid=container:{}", "a".repeat(64))] {
+            assert!(words.contains(word), "{words}");
+        }
+        assert!(words.ends_with("image --stdio --state /run/devsync"), "{words}");
+    }
+
+    #[test]
+    fn engines_are_named_by_their_commands() {
+        for engine in [Engine::Docker, Engine::Podman] {
+            assert_eq!(Engine::parse(engine.name()), Some(engine));
+        }
+        assert_eq!(Engine::parse("pid"), None);
+    }
+}
