@@ -271,8 +271,15 @@ async fn finish(
         Some(Ok(_)) => Ok(()),
         None => {
             let name = engine.job().app.name();
+            // Nobody changes a cluster by ending a program: the agent stays until it is taken out.
+            let stays = match engine.job().route.target.is_in_cluster() {
+                true => {
+                    format!("; the agent stays, `devsync detach {}` takes it out", engine.job().route.name())
+                }
+                false => String::new(),
+            };
             let reason = format!(
-                "ended: {name} runs on with the files that it has; `devsync attach` goes on from there"
+                "ended: {name} runs on with the files that it has; `devsync attach` goes on from there{stays}"
             );
             engine.reporter.event(&Event::Ended { reason });
             Ok(())
