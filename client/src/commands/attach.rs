@@ -74,7 +74,7 @@ async fn one_target(
     let desk = Desk::default();
     let holder = Holder {
         pid: std::process::id(),
-        target: one.route.name(),
+        target: cluster::attached_to(&args.add, &one.route).name(),
         directory: one.settings.project.clone(),
         since: shared.since.clone(),
     };
@@ -136,7 +136,7 @@ async fn add_agent(
     let mut say = |step| reporter.event(&super::detach::event(step));
     tokio::select! {
         added = cluster::ensure_agent(&one.route.cluster, &mut one.route.target, &opts, &mut say) => {
-            Ok(matches!(added?, Added::Ready))
+            Ok(added? == Added::Ready)
         }
         () = shared.stop.cancelled() => {
             let text = "ended while the agent was being added".to_owned();
