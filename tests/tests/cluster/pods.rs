@@ -1,5 +1,6 @@
 //! The tests, by what they are about, and what they share.
 
+mod bad;
 mod following;
 mod python;
 mod replicas;

@@ -83,6 +83,29 @@ fn a_cut_connection_is_made_again() -> Result<()> {
 
 #[test]
 #[ignore = "needs: cluster"]
+fn an_api_server_that_hangs_is_noticed_and_found_again() -> Result<()> {
+    in_namespace(|namespace| {
+        let pod = deploy(namespace)?;
+        let relay = relay(namespace)?;
+        let project = Project::copy(Language::Python, namespace.path("adder"))?;
+        let mut attach = namespace.attach(&project, &["attach", "deploy/demo"])?;
+        attach.first_sync()?;
+        relay.freeze();
+        // Nobody says a word: only the client's own clock can tell.
+        attach.event("disconnected")?;
+        let said = namespace.run(&project, &["status"])?.code(0)?;
+        ensure!(said.out.contains("DISCONNECTED"), "{said:?}");
+        project.save(" (meanwhile)")?;
+        relay.resume();
+        attach.event("reconnected")?;
+        save_arrives(namespace, &project, std::slice::from_ref(&pod), " (meanwhile)")?;
+        namespace.run(&project, &["verify"])?.code(0)?;
+        stop(attach)
+    })
+}
+
+#[test]
+#[ignore = "needs: cluster"]
 fn a_killed_agent_is_found_again() -> Result<()> {
     const KILL: &str = "import os, pathlib, signal
 for process in pathlib.Path('/proc').iterdir():
