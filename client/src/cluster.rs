@@ -16,6 +16,7 @@ mod managed;
 mod neighbour;
 mod obstacles;
 mod ports;
+mod proxy;
 mod rollout;
 mod security;
 mod sidecar;

@@ -11,6 +11,7 @@ mod follow;
 mod halt;
 mod outage;
 mod pace;
+mod place;
 mod restarts;
 mod root;
 mod save;

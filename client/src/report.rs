@@ -246,6 +246,10 @@ impl Reporter {
         Self { prefix: format!("[{target}] "), on_terminal: false, ..self.of(target) }
     }
 
+    pub fn is_one_of_several(&self) -> bool {
+        !self.prefix.is_empty()
+    }
+
     /// True where a progress bar has a place.
     pub fn shows_progress(&self) -> bool {
         self.prefix.is_empty() && self.format == Output::Text && !self.quiet && io::stderr().is_terminal()

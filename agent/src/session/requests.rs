@@ -299,7 +299,8 @@ impl Session {
     /// root is worked in, which stays the same when devsync-run starts the app anew.
     fn hold(&self, holder: &str) -> Result<(Lock, Option<Held>), LockError> {
         let root = self.opened.root.identity();
-        let name = format!("target-{}-{}.lock", root.pid(), root.start_time());
+        // Agents beside several containers may share a directory, and each of those has a process 1.
+        let name = format!("target-{}-{}-{}.lock", root.mount_namespace(), root.pid(), root.start_time());
         let path = self.config.state.join(&name);
         let holders = &self.config.holders;
         let take_over = self.config.take_over.swap(false, Ordering::SeqCst);

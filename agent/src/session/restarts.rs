@@ -113,7 +113,7 @@ impl App {
     /// Restarts, answers, and tells when the app is ready. Errors of the wire end the session elsewhere.
     fn serve(&mut self, job: &Job, desk: &Desk) {
         let outbox = self.outbox.clone();
-        let now = Listening::of(self.process.pid() as i32).ok();
+        let now = self.seen(|| Listening::of(self.process.pid() as i32)).ok();
         if let Some(now) = now.filter(|now| now.ports().next().is_some()) {
             self.listening = now;
         }
@@ -143,12 +143,19 @@ impl App {
             _ => self.listening.clone(),
         };
         let stop = || desk.is_pressing() || self.process.is_alive().is_err();
-        let report = ready::wait_unless(pid, &before, READY, stop);
+        let report = self.seen(|| ready::wait_unless(pid, &before, READY, stop));
         if !report.missing.is_empty() && self.process.is_alive().is_err() {
             // Its end is what is told.
             return None;
         }
         (report.missing.is_empty() || !desk.is_pressing()).then_some(report)
+    }
+
+    /// Looks with the app's ids: without them root with default capabilities lists an app's descriptors, and may not
+    /// know what they are.
+    fn seen<T>(&self, look: impl FnOnce() -> T) -> T {
+        let _ids = self.process.access().enter();
+        look()
     }
 
     fn watch(&mut self) {

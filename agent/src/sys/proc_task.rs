@@ -302,11 +302,16 @@ pub(crate) fn program_instance(pid: i32) -> io::Result<u64> {
     Ok(u64::from_le_bytes(word))
 }
 
-/// The inodes of the sockets that a process holds.
+/// The inodes of the sockets that a process holds; an error where that may not be known.
 pub(crate) fn socket_inodes(pid: i32) -> io::Result<Vec<u64>> {
     let mut inodes = Vec::new();
     for fd in numbers_in(&format!("/proc/{pid}/fd"))? {
-        let Ok(link) = fs::read_link(format!("/proc/{pid}/fd/{fd}")) else { continue };
+        let link = match fs::read_link(format!("/proc/{pid}/fd/{fd}")) {
+            Ok(link) => link,
+            // The directory may be listed where its links may not be read.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+            Err(_) => continue,
+        };
         let inode = link.to_str().and_then(|l| l.strip_prefix("socket:[")?.strip_suffix("]"));
         let inode = inode.and_then(|number| number.parse::<u64>().ok());
         inodes.extend(inode);

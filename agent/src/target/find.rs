@@ -67,7 +67,10 @@ impl FindError {
         match self {
             Self::NoProcess(_) => Some("`ps -e` in the agent's PID namespace shows which there are"),
             Self::NothingHere { .. } => Some("the pod needs shareProcessNamespace: true"),
-            Self::Ambiguous(_) | Self::NoContainer(_) => Some("name one: pid/N"),
+            Self::Ambiguous(_) => Some("name one: pid/N"),
+            Self::NoContainer(_) => Some(
+                "a container that starts anew has a new id: attach again; and its processes must be seen here",
+            ),
             Self::Itself(_) => Some("name the app's process"),
             _ => None,
         }

@@ -16,7 +16,8 @@ use tempfile::TempDir;
 
 use crate::harness::{Run, python, wait_for};
 use crate::laptop::{file_op, path};
-use crate::peer::Peer;
+use crate::peer::{AGENT, Peer};
+use crate::world::DEFAULT_CAPS;
 
 /// A program on the machine itself, in a directory of its own.
 struct App {
@@ -283,4 +284,23 @@ fn without_ptrace_auto_restarts_nothing_and_the_welcome_says_why() {
     assert!(peer.batch(vec![file_op("a", 0o644, b"a")]).applied);
     let reply = peer.ask(restart(1, None, RestartMode::Auto));
     assert!(matches!(reply, Reply::Restarted { seq: 1, report } if report.mode == RestartMode::None));
+}
+
+#[test]
+#[ignore = "needs: root"]
+fn root_with_default_capabilities_knows_when_another_user_s_app_is_ready() {
+    let port = free_port();
+    let script = String::from_utf8(server(port, "hello")).expect("text");
+    let app = App::start(
+        &["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "/usr/bin/python3", "-c", &script],
+        |dir| fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod"),
+    );
+    wait_for("the app", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok());
+    let mut agent = Command::new("setpriv");
+    agent.args([DEFAULT_CAPS, "--inh-caps=-all", AGENT]);
+    let mut peer = Peer::command(agent, "ann", app.child.id(), app.state.path());
+    let reply = peer.ask(restart(1, None, RestartMode::Reexec));
+    assert!(matches!(reply, Reply::Restarted { seq: 1, .. }), "{reply:?}");
+    let Some(Reply::Ready { seq: 1, report }) = peer.next() else { panic!("not ready") };
+    assert_eq!((report.ports, report.missing), (vec![port], vec![]));
 }

@@ -9,6 +9,7 @@ use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 
 use super::explain::chain;
+use super::proxy;
 use super::target::did_you_mean;
 use crate::cli::ClusterArgs;
 use crate::error::{CommandError, Kind};
@@ -59,12 +60,15 @@ pub(super) async fn load(args: &ClusterArgs) -> Result<Loaded, CommandError> {
     let place = place(args)?;
     let mut config = match read(args)? {
         Some(kubeconfig) => {
+            let proxies = kubeconfig.clone();
             let options = KubeConfigOptions { context: Some(place.context.clone()), ..Default::default() };
             let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
-            config.map_err(|error| {
+            let mut config = config.map_err(|error| {
                 let what = format!("the kubeconfig's context {} cannot be used", place.context);
                 unusable(what, &error)
-            })?
+            })?;
+            proxy::settle(&mut config, &proxies, &place.context);
+            config
         }
         None => Config::incluster().map_err(no_kubeconfig)?,
     };

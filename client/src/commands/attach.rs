@@ -136,7 +136,7 @@ async fn add_agent(
     let mut say = |step| reporter.event(&super::detach::event(step));
     tokio::select! {
         added = cluster::ensure_agent(&one.route.cluster, &mut one.route.target, &opts, &mut say) => {
-            Ok(matches!(added?, Added::Ready))
+            Ok(added? == Added::Ready)
         }
         () = shared.stop.cancelled() => {
             let text = "ended while the agent was being added".to_owned();

@@ -283,6 +283,49 @@ fn error(failure: RestartFailure) -> CommandError {
 mod tests {
     use super::*;
 
+    fn restarts() -> Restarts {
+        let rules = RestartRules::new(&[], RestartMode::Reexec);
+        Restarts::new(rules, Duration::from_secs(1), "demo".to_owned())
+    }
+
+    #[test]
+    fn an_app_that_ends_after_each_restart_is_left_alone_until_the_next_save() {
+        let (mut restarts, why) = (restarts(), CommandError::new("the app is gone"));
+        for _ in 0..STRIKES {
+            assert_eq!(restarts.held(), None);
+            restarts.restarted = Some(Instant::now());
+            restarts.lose(true, &why);
+        }
+        assert!(restarts.held().is_some_and(|held| held.contains("demo")));
+        // The agent's end says nothing about the app.
+        restarts.lose(false, &why);
+        assert!(restarts.held().is_some());
+        restarts.forgive();
+        assert_eq!(restarts.held(), None);
+        // One that ends without having been restarted has another reason.
+        restarts.lose(true, &why);
+        restarts.lose(true, &why);
+        assert_eq!(restarts.held(), None);
+    }
+
+    #[test]
+    fn a_restart_whose_outcome_was_lost_is_asked_for_again() {
+        let (mut restarts, why) = (restarts(), CommandError::new("the link is cut"));
+        let running = |words: &str| {
+            let (mode, since, words) = (RestartMode::Reexec, Instant::now(), words.to_owned());
+            Some(Running { seq: 1, mode, since, hops: Hops::default(), then: None, words })
+        };
+        restarts.running = running("");
+        restarts.lose(false, &why);
+        assert!(restarts.is_due() && !restarts.is_running());
+        // The process that comes begins with the files that are there.
+        restarts.lose(true, &why);
+        assert!(!restarts.is_due());
+        restarts.running = running("restarted demo");
+        restarts.lose(false, &why);
+        assert!(!restarts.is_due());
+    }
+
     #[test]
     fn a_crash_is_shown_line_by_line() {
         assert_eq!(last_lines(b"one\n\n\x1b[2Jtwo\r\n"), "\n  one\n  \\u{1b}[2Jtwo");

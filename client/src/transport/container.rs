@@ -58,8 +58,8 @@ impl fmt::Display for Engine {
 pub enum ContainerError {
     #[error("{0} is not installed here, or not in PATH")]
     NoEngine(Engine),
-    #[error("{engine} has no container {name}: {said}")]
-    NoContainer { engine: Engine, name: String, said: String },
+    #[error("{engine} has no container {name}")]
+    NoContainer { engine: Engine, name: String },
     #[error("the container {name} is {state}")]
     NotRunning { engine: Engine, name: String, state: String },
     #[error("{engine} does not have the agent's image {image} and cannot fetch it: {said}")]
@@ -128,9 +128,13 @@ fn arguments(id: &str, image: &str) -> Vec<String> {
 async fn running(engine: Engine, name: &str) -> Result<String, ContainerError> {
     let format = "--format={{.Id}} {{.State.Status}}";
     let output = ask(engine, ["container", "inspect", format, "--", name], PATIENCE).await?;
-    let no_container = || ContainerError::NoContainer { engine, name: name.to_owned(), said: said(&output) };
+    let no_container = || ContainerError::NoContainer { engine, name: name.to_owned() };
     if !output.status.success() {
-        return Err(no_container());
+        let said = said(&output);
+        return Err(match said.to_lowercase().contains("no such") {
+            true => no_container(),
+            false => ContainerError::Engine { engine, question: format!("container inspect {name}"), said },
+        });
     }
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     match text.trim().split_once(' ') {
@@ -190,7 +194,8 @@ fn command(engine: Engine) -> Command {
 fn said(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
     let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it says nothing");
-    devsync_protocol::path::display(last.trim().as_bytes())
+    let last = last.trim();
+    devsync_protocol::path::display(last.strip_prefix("Error: ").unwrap_or(last).as_bytes())
 }
 
 #[cfg(test)]

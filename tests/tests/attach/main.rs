@@ -2,6 +2,7 @@
 //! The programs are those of this build: `cargo build --workspace --bins` makes them.
 
 mod bad;
+mod container;
 mod loss;
 mod places;
 mod pull;

@@ -143,10 +143,17 @@ fn another_version_is_exit_code_4() -> Result<()> {
     let rig = Rig::new()?;
     let programs = rig.other("programs");
     fs::create_dir(&programs)?;
-    fs::copy(rig.devsync.programs.join("devsync"), programs.join("devsync"))?;
-    let agent = programs.join("devsync-agent");
-    fs::write(&agent, "#!/bin/sh\nprintf 'DEVSYNC\\n\\310\\000\\000\\000'; cat > /dev/null\n")?;
-    fs::set_permissions(&agent, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    // Made by other processes: a program that this one holds open for writing while it forks elsewhere is busy.
+    let install = |from: &std::path::Path, name: &str| {
+        let to = programs.join(name);
+        let made = std::process::Command::new("install").args(["-m", "755"]).arg(from).arg(&to).status()?;
+        ensure!(made.success(), "install {}", to.display());
+        anyhow::Ok(())
+    };
+    install(&rig.devsync.programs.join("devsync"), "devsync")?;
+    let script = rig.other("script");
+    fs::write(&script, "#!/bin/sh\nprintf 'DEVSYNC\\n\\310\\000\\000\\000'; cat > /dev/null\n")?;
+    install(&script, "devsync-agent")?;
     let devsync = devsync_tests::attach::Devsync::new(programs, rig.other("home2"))?;
     let pid = format!("pid/{}", std::process::id());
     let said = crate::rig::run(devsync.command(&rig.laptop, &["attach", &pid]))?.code(4)?;

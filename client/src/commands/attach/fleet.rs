@@ -26,7 +26,15 @@ pub(super) async fn run(
             .hint("devsync attach deploy/demo --all-pods")
     })?;
     let container = all.route.cluster.container.clone();
-    let mut fleet = Fleet { all, shared, desk: desk.clone(), output: output.clone(), pods: BTreeMap::new() };
+    let mut fleet = Fleet {
+        all,
+        shared,
+        desk: desk.clone(),
+        output: output.clone(),
+        pods: BTreeMap::new(),
+        failed: BTreeMap::new(),
+        containers: BTreeMap::new(),
+    };
     let mut tasks: JoinSet<(String, Result<(), CommandError>)> = JoinSet::new();
     let mut failure = None;
     let mut said = Reporter::new(output).of(&fleet.all.name);
@@ -74,6 +82,9 @@ struct Fleet {
     output: OutputArgs,
     /// What ends each.
     pods: BTreeMap<String, CancellationToken>,
+    /// Those that failed, with the container in which they did: another one may do better.
+    failed: BTreeMap<String, String>,
+    containers: BTreeMap<String, String>,
 }
 
 type Ended = Result<(String, Result<(), CommandError>), tokio::task::JoinError>;
@@ -91,15 +102,18 @@ impl Fleet {
 
     /// Begins with those that are new, and ends those that are gone. One whose container comes up again stays.
     fn follow(&mut self, seen: &Seen, tasks: &mut JoinSet<(String, Result<(), CommandError>)>) {
+        self.failed.retain(|name, _| seen.names.contains(name));
+        self.containers.retain(|name, _| seen.names.contains(name));
         for (name, stop) in &self.pods {
             if !seen.names.contains(name) {
                 stop.cancel();
             }
         }
         for pod in seen.attachable.iter().filter(|pod| pod.has_agent) {
-            if self.pods.contains_key(&pod.pod) {
+            if self.pods.contains_key(&pod.pod) || self.failed.get(&pod.pod) == Some(&pod.container_id) {
                 continue;
             }
+            self.containers.insert(pod.pod.clone(), pod.container_id.clone());
             let shared = self.shared.for_one();
             self.pods.insert(pod.pod.clone(), shared.stop.clone());
             let target = TargetWord::Workload { kind: WorkloadKind::Pod, name: pod.pod.clone() };
@@ -126,7 +140,8 @@ impl Fleet {
         let was_told = self.pods.remove(&name).is_some_and(|stop| stop.is_cancelled());
         match result {
             Err(error) if !was_told && !self.shared.stop.is_cancelled() => {
-                // It is attached to again at the next change of the pods.
+                let container = self.containers.remove(&name).unwrap_or_default();
+                self.failed.insert(name.clone(), container);
                 said.event(&Event::Note {
                     text: format!("{name} is not kept in step any more: {}", error.line()),
                     hint: error.get_hint().map(str::to_owned),

@@ -68,7 +68,7 @@ pub(super) struct One {
     pub(super) name: String,
     pub(super) route: Route,
     pub(super) settings: Settings,
-    /// Contexts of shared clusters in which it need not be asked.
+    /// Contexts in which nobody needs to be asked.
     pub(super) allow_contexts: Vec<String>,
 }
 
@@ -252,6 +252,7 @@ async fn finish(
     ended: Option<Result<End, CommandError>>,
     now: &CancellationToken,
 ) -> Result<(), CommandError> {
+    let was_connected = session.is_some();
     let closing = async {
         if let Some(session) = session {
             session.close().await;
@@ -263,7 +264,8 @@ async fn finish(
     }
     match ended {
         Some(Err(error)) => {
-            if engine.reporter.is_json() && !error.is_broken_pipe() {
+            // Of several targets each failure is said where they come together.
+            if engine.reporter.is_json() && !engine.reporter.is_one_of_several() && !error.is_broken_pipe() {
                 engine.reporter.error(&error);
             }
             Err(error)
@@ -278,9 +280,12 @@ async fn finish(
                 }
                 false => String::new(),
             };
-            let reason = format!(
-                "ended: {name} runs on with the files that it has; `devsync attach` goes on from there{stays}"
-            );
+            let reason = match was_connected {
+                true => format!(
+                    "ended: {name} runs on with the files that it has; `devsync attach` goes on from there{stays}"
+                ),
+                false => format!("ended while {name} was out of reach{stays}"),
+            };
             engine.reporter.event(&Event::Ended { reason });
             Ok(())
         }
