@@ -118,6 +118,9 @@ pub struct AttachArgs {
     /// Sync once, then end
     #[arg(long, help_heading = "How it runs")]
     pub once: bool,
+    /// Listen on a port here that leads into the pod, as port-forward does. Can be given more than once
+    #[arg(long, value_name = "[LOCAL:]REMOTE", help_heading = "How it runs")]
+    pub forward: Vec<crate::cluster::PortSpec>,
     /// Say what would be sent, and write nothing
     #[arg(long, help_heading = "How it runs")]
     pub dry_run: bool,

@@ -40,7 +40,7 @@ pub use config::{Place, place};
 pub use detach::{DetachOptions, detach};
 pub use explain::explain;
 pub use find::{Seen, Version, candidates, find, look, next_change};
-pub use forward::{Forward, forward};
+pub use forward::{Forward, PortStream, Said, forward};
 pub use logs::{LogLine, LogWish, Logs};
 pub use neighbour::{Mark, mark};
 pub use ports::{PortSpec, Ports, listen};
@@ -71,11 +71,21 @@ impl Cluster {
     pub async fn connect(args: &ClusterArgs) -> Result<Self, CommandError> {
         let config::Loaded { config, place } = config::load(args).await?;
         let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+        let plugin = config.auth_info.exec.as_ref().and_then(|exec| exec.command.clone());
         let client = kube::Client::try_from(config).map_err(|error| {
-            explain(error, &format!("the cluster of context {} cannot be reached", place.context))
+            let what = format!("the cluster of context {} cannot be reached", place.context);
+            let is_login = matches!(error, kube::Error::Auth(_));
+            let error = explain(error, &what);
+            match plugin.filter(|_| is_login) {
+                Some(plugin) => error.hint(format!(
+                    "the kubeconfig's credential plugin {plugin} must work by itself: try kubectl"
+                )),
+                None => error,
+            }
         })?;
         let (namespace, context) = (place.namespace.clone(), place.context.clone());
-        let flags = place.to_string();
+        let file = args.kubeconfig.as_ref().map(|file| format!(" --kubeconfig {}", file.display()));
+        let flags = format!("{place}{}", file.unwrap_or_default());
         Ok(Self {
             client,
             namespace,

@@ -16,7 +16,7 @@ use russh::keys::{Algorithm, PrivateKey};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
-use super::forward::{Forward, PodLink, forward};
+use super::forward::{Forward, PodLink, Said, forward};
 use super::target::PodTarget;
 use super::{Cluster, explain};
 use crate::error::{CommandError, Kind};
@@ -56,26 +56,26 @@ pub async fn open(cluster: &Cluster, target: &PodTarget, access: &Access) -> Res
         None => return with_identity(cluster, target, agent, access).await,
     };
     let pinned = pin(&answer.host_key, target)?;
-    let Forward { stream, guard } =
+    let Forward { stream, said } =
         forward(cluster, &target.namespace, &target.pod, answer.listen.port()).await?;
     let name = target.to_string();
     let connected = ssh::connect_over(stream, USER, Arc::new(key), pinned, &name).await;
-    finish(connected, guard, name)
+    finish(connected, said, name)
 }
 
 fn finish(
     connected: Result<Transport, SshError>,
-    guard: super::forward::Guard,
+    said: Said,
     pod: String,
 ) -> Result<Transport, CommandError> {
     match connected {
         Ok(Transport { reader, writer, link, .. }) => {
-            let link = Box::new(PodLink { ssh: link, guard, pod });
+            let link = Box::new(PodLink { ssh: link, said, pod });
             Ok(Transport { reader, writer, level: Some(LEVEL), link })
         }
         Err(error) => {
             let hint = error.hint();
-            let said = guard.error();
+            let said = said.error();
             let error = CommandError::of(error).kind(Kind::Cluster).hint_opt(hint);
             Err(match said {
                 Some(said) => error.cause(format!("the port-forward to {pod} ended: {said}")),
@@ -227,10 +227,10 @@ async fn with_identity(
         }
         None => from_log(cluster, target, agent).await?,
     };
-    let Forward { stream, guard } = forward(cluster, &target.namespace, &target.pod, port).await?;
+    let Forward { stream, said } = forward(cluster, &target.namespace, &target.pod, port).await?;
     let name = target.to_string();
     let connected = ssh::connect_over_with(stream, USER, &identity, host_key, &name).await;
-    finish(connected, guard, name)
+    finish(connected, said, name)
 }
 
 /// The known_hosts line that the agent prints when it starts: `[127.0.0.1]:2222 ssh-ed25519 AAAA…`. Only the agent and

@@ -34,6 +34,7 @@ pub(super) fn at(error: Error, doing: &str, cluster: Option<&Cluster>) -> Comman
         Error::Service(_) | Error::HyperError(_) => {
             let server = cluster.map_or("the API server", |c| &c.server);
             let cause = error.source().map_or_else(|| error.to_string(), chain);
+            let cause = cause.trim_start_matches("client error (Connect): ");
             what.cause(format!("{server} cannot be reached: {cause}")).hint(format!("kubectl cluster-info{flag}"))
         }
         other => what.cause(chain(&other)),

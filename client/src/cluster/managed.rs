@@ -71,10 +71,11 @@ fn take_out(node: &mut Value, ours: &Value, others: &[&Value]) {
                 true => items.retain(|item| !is_it(item)),
                 false => items.iter_mut().filter(|i| is_it(i)).for_each(|i| take_out(i, below, &theirs)),
             }
-        } else if let (Some(items), Some(value)) = (node.as_array_mut(), key.strip_prefix("v:")) {
-            if theirs.is_empty() {
-                items.retain(|item| item.to_string() != value);
-            }
+        } else if let (Some(items), Some(value), true) =
+            (node.as_array_mut(), key.strip_prefix("v:"), theirs.is_empty())
+        {
+            let value: Value = serde_json::from_str(value).unwrap_or_default();
+            items.retain(|item| *item != value);
         }
     }
 }

@@ -181,7 +181,7 @@ async fn accept(listener: TcpListener, port: u16, pods: Arc<Pods>, permits: Arc<
 /// One connection, from its begin to its end.
 async fn carry(mut client: TcpStream, port: u16, pods: &Pods) -> Result<(), CommandError> {
     let _ = client.set_nodelay(true);
-    let Forward { stream, guard } = pods.open(port).await?;
+    let Forward { stream, said } = pods.open(port).await?;
     let (mut from_pod, mut to_pod) = tokio::io::split(stream);
     let (mut from_client, mut to_client) = client.split();
     {
@@ -201,7 +201,7 @@ async fn carry(mut client: TcpStream, port: u16, pods: &Pods) -> Result<(), Comm
             }
         }
     }
-    match guard.settled_error().await {
+    match said.error() {
         Some(said) => Err(CommandError::new(said)),
         None => Ok(()),
     }

@@ -76,10 +76,11 @@ pub(super) async fn wait(
         }
         let none_new =
             pods.iter().all(|pod| pod["metadata"]["uid"].as_str().is_some_and(|u| before.contains(u)));
-        if none_new && started.elapsed() > NO_PODS_AFTER {
-            if let Some(message) = refused_pods(cluster, &object).await {
-                return Ok(Err(Failure::NoPods { message }));
-            }
+        if none_new
+            && started.elapsed() > NO_PODS_AFTER
+            && let Some(message) = refused_pods(cluster, &object).await
+        {
+            return Ok(Err(Failure::NoPods { message }));
         }
         if moved.elapsed() > STUCK_AFTER {
             let message = format!("nothing moved for {} s: {said}", STUCK_AFTER.as_secs());
@@ -114,12 +115,12 @@ async fn refused_pods(cluster: &Cluster, object: &Value) -> Option<String> {
     let fields = format!("involvedObject.uid={uid},reason=FailedCreate");
     let params = ListParams::default().fields(&fields).limit(MOST_PODS);
     let listed = timeout(super::ANSWER_WITHIN, events.list(&params)).await.ok()?.ok()?;
-    let recent = listed.items.into_iter().filter(|event| {
+    let mut recent = listed.items.into_iter().rev().filter(|event| {
         let at = event.last_timestamp.as_ref().map(|t| t.0.to_string());
         // Both are RFC 3339 in UTC, to the second: text compares as time does.
         at.is_some_and(|at| at.get(..19) >= changed.get(..19))
     });
-    recent.last().and_then(|event| event.message)
+    recent.next().and_then(|event| event.message)
 }
 
 /// The last lines that a container wrote before it ended; nothing where they cannot be had.

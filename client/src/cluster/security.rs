@@ -36,13 +36,13 @@ impl Level {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Runs {
     /// The app's own ids, which the pod's spec states; no capability.
-    AsApp { uid: i64, gid: i64 },
+    App { uid: i64, gid: i64 },
     /// Root with the runtime's default capabilities: it takes on the app's ids for each access, whatever they are.
-    AsRoot,
+    Root,
     /// Root with SYS_PTRACE: the app holds capabilities that the runtime's default set lacks.
-    AsTracer,
+    Tracer,
     /// Ids that the runtime picks, hoped to be the app's: the spec does not state them, and root is not allowed.
-    AsGiven,
+    Given,
 }
 
 /// The agent's security context and how it was found.
@@ -57,12 +57,12 @@ impl Fit {
     /// Whom the agent runs as, for a person.
     pub(super) fn words(&self) -> String {
         match self.runs {
-            Runs::AsRoot => "root with the runtime's default capabilities".to_owned(),
-            Runs::AsTracer => {
+            Runs::Root => "root with the runtime's default capabilities".to_owned(),
+            Runs::Tracer => {
                 "root with SYS_PTRACE, since the app holds more than the default capabilities".to_owned()
             }
-            Runs::AsApp { uid, gid } => format!("the app's ids {uid}:{gid}, without capabilities"),
-            Runs::AsGiven => "ids that the runtime picks, without capabilities".to_owned(),
+            Runs::App { uid, gid } => format!("the app's ids {uid}:{gid}, without capabilities"),
+            Runs::Given => "ids that the runtime picks, without capabilities".to_owned(),
         }
     }
 }
@@ -92,10 +92,10 @@ const DEFAULT_CAPABILITIES: [&str; 14] = [
 /// `/proc/PID/root` asks for equal uid *and* gid, so that one of them alone counts as unknown.
 pub(super) fn fit(pod_spec: &Value, container: &Value, level: Level) -> Fit {
     let runs = match (level, stated_ids(pod_spec, container)) {
-        (Level::Restricted, Some((uid, gid))) => Runs::AsApp { uid, gid },
-        (Level::Restricted, None) => Runs::AsGiven,
-        _ if holds_more_than_default(container) => Runs::AsTracer,
-        _ => Runs::AsRoot,
+        (Level::Restricted, Some((uid, gid))) => Runs::App { uid, gid },
+        (Level::Restricted, None) => Runs::Given,
+        _ if holds_more_than_default(container) => Runs::Tracer,
+        _ => Runs::Root,
     };
     Fit { runs, context: context(runs, pod_spec, container) }
 }
@@ -103,7 +103,7 @@ pub(super) fn fit(pod_spec: &Value, container: &Value, level: Level) -> Fit {
 /// The same-ids fit, where both ids are stated: the way out where a policy refuses root.
 pub(super) fn fit_as_app(pod_spec: &Value, container: &Value) -> Option<Fit> {
     let (uid, gid) = stated_ids(pod_spec, container)?;
-    let runs = Runs::AsApp { uid, gid };
+    let runs = Runs::App { uid, gid };
     Some(Fit { runs, context: context(runs, pod_spec, container) })
 }
 
@@ -115,22 +115,22 @@ pub(super) fn context(runs: Runs, pod_spec: &Value, container: &Value) -> Value 
         "seccompProfile": {"type": "RuntimeDefault"},
     });
     match runs {
-        Runs::AsApp { uid, gid } => {
+        Runs::App { uid, gid } => {
             context["runAsUser"] = json!(uid);
             context["runAsGroup"] = json!(gid);
             context["runAsNonRoot"] = json!(uid != 0);
             context["capabilities"] = json!({"drop": ["ALL"]});
         }
-        Runs::AsRoot | Runs::AsTracer => {
+        Runs::Root | Runs::Tracer => {
             context["runAsUser"] = json!(0);
             context["runAsGroup"] = json!(0);
             // The pod may say otherwise, and kubelet would then refuse to start this container.
             context["runAsNonRoot"] = json!(false);
-            if runs == Runs::AsTracer {
+            if runs == Runs::Tracer {
                 context["capabilities"] = json!({"add": ["SYS_PTRACE"]});
             }
         }
-        Runs::AsGiven => {
+        Runs::Given => {
             // A uid without a gid: the gid is then the runtime's choice, for the agent as for the app.
             let uid = id(container, "runAsUser").filter(|_| id(pod_spec, "runAsUser").is_none());
             if let Some(uid) = uid {
@@ -193,9 +193,9 @@ mod tests {
     #[test]
     fn root_serves_every_app_that_a_namespace_lets_it() {
         for level in [Level::Privileged, Level::Baseline] {
-            assert_eq!(runs(json!({}), json!({}), level), Runs::AsRoot);
+            assert_eq!(runs(json!({}), json!({}), level), Runs::Root);
             let ids = json!({"runAsUser": 65532, "runAsGroup": 65532, "runAsNonRoot": true});
-            assert_eq!(runs(ids.clone(), json!({}), level), Runs::AsRoot, "its files may be root's");
+            assert_eq!(runs(ids.clone(), json!({}), level), Runs::Root, "its files may be root's");
             let context = fit(&json!({"securityContext": ids}), &json!({}), level).context;
             assert_eq!((&context["runAsNonRoot"], &context["runAsUser"]), (&json!(false), &json!(0)));
             assert!(context.get("capabilities").is_none(), "a smaller set than the app's cannot reach it");
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn a_restricted_namespace_gets_the_apps_own_ids() {
         let both = json!({"runAsUser": 1000, "runAsGroup": 2000});
-        let same = Runs::AsApp { uid: 1000, gid: 2000 };
+        let same = Runs::App { uid: 1000, gid: 2000 };
         assert_eq!(runs(both.clone(), json!({}), Level::Restricted), same);
         assert_eq!(runs(json!({"runAsUser": 1}), both.clone(), Level::Restricted), same);
         assert_eq!(
@@ -227,7 +227,7 @@ mod tests {
     fn one_id_alone_counts_as_unknown() {
         let container = json!({"securityContext": {"runAsUser": 1000}});
         let guess = fit(&json!({}), &container, Level::Restricted);
-        assert_eq!(guess.runs, Runs::AsGiven);
+        assert_eq!(guess.runs, Runs::Given);
         assert_eq!((&guess.context["runAsUser"], guess.context.get("runAsGroup")), (&json!(1000), None));
         assert_eq!(guess.context["runAsNonRoot"], json!(true));
         assert_eq!(fit_as_app(&json!({}), &container), None);
@@ -236,9 +236,9 @@ mod tests {
     #[test]
     fn an_app_with_more_capabilities_needs_a_tracer() {
         let adds = |name: &str| json!({"capabilities": {"add": [name]}});
-        assert_eq!(runs(json!({}), adds("NET_ADMIN"), Level::Privileged), Runs::AsTracer);
-        assert_eq!(runs(json!({}), adds("CAP_CHOWN"), Level::Baseline), Runs::AsRoot);
-        assert_eq!(runs(json!({}), json!({"privileged": true}), Level::Privileged), Runs::AsTracer);
+        assert_eq!(runs(json!({}), adds("NET_ADMIN"), Level::Privileged), Runs::Tracer);
+        assert_eq!(runs(json!({}), adds("CAP_CHOWN"), Level::Baseline), Runs::Root);
+        assert_eq!(runs(json!({}), json!({"privileged": true}), Level::Privileged), Runs::Tracer);
         let context = fit(&json!({}), &json!({"securityContext": adds("ALL")}), Level::Privileged).context;
         assert_eq!(context["capabilities"], json!({"add": ["SYS_PTRACE"]}));
     }

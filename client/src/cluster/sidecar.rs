@@ -161,7 +161,7 @@ fn announce(cluster: &Cluster, workload: &Workload, opts: &AddOptions, fit: &Fit
         opts.image(),
         fit.words(),
     )));
-    if fit.runs == Runs::AsGiven {
+    if fit.runs == Runs::Given {
         let text = format!(
             "{workload} does not state the app's uid and gid, and root is not allowed here: where the ids differ the \
              agent cannot reach the app"

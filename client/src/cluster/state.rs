@@ -195,6 +195,9 @@ fn is_waiting(pod: &Pod, container: &str) -> Option<String> {
 
 fn waiting(pod: &Pod) -> Option<(&str, String)> {
     states(pod).find_map(|(name, state, _)| {
+        if let Some(end) = &state.terminated {
+            return (end.exit_code != 0).then(|| (name, format!("ended with exit code {}", end.exit_code)));
+        }
         let waiting = state.waiting.as_ref()?;
         Some((name, format!("waits ({})", waiting.reason.as_deref().unwrap_or("no reason given"))))
     })
@@ -291,3 +294,6 @@ async fn last_words(cluster: &Cluster, pod: &str, container: &str, previous: boo
         log.lines().map(|line| format!("  {}", crate::report::plain_line(line))).collect();
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -150,3 +150,18 @@ fn distance(a: &str, b: &str) -> usize {
     }
     row[b.len()]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_fingers_is_seen() {
+        let names = ["demo", "web", "worker"];
+        assert_eq!(did_you_mean("dmeo", &names, "deploy/"), Some("did you mean deploy/demo?".to_owned()));
+        assert_eq!(did_you_mean("wroker", &names, ""), Some("did you mean worker?".to_owned()));
+        assert_eq!(did_you_mean("database", &names, ""), None);
+        assert_eq!(did_you_mean("x", &[], ""), None);
+        assert_eq!((distance("", "abc"), distance("abc", ""), distance("kitten", "sitting")), (3, 3, 3));
+    }
+}

@@ -89,6 +89,8 @@ async fn one_target(
     if !add_agent(args, &mut one, &shared, &mut reporter).await? {
         return Ok(());
     }
+    // Until the attach ends.
+    let _ports = super::port_forward::beside(&args.forward, &one.route, &mut reporter).await?;
     match args.all_pods {
         true => fleet::run(one, shared, &desk, &args.output).await,
         false => one::run(one, shared, &desk, reporter).await,

@@ -4,8 +4,10 @@ use std::process::ExitCode;
 
 use super::{say, say_json};
 use crate::cli::{Output, PortForwardArgs};
-use crate::cluster::{Cluster, WorkloadRef, listen};
+use crate::cluster::{Cluster, PortSpec, Ports, WorkloadRef, listen};
+use crate::connect::Route;
 use crate::error::CommandError;
+use crate::report::{Event, Reporter};
 use crate::settings;
 use crate::signals::Signals;
 
@@ -36,6 +38,28 @@ pub async fn run(args: &PortForwardArgs) -> Result<ExitCode, CommandError> {
         () = signals.next() => {}
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The ports of an attach; `None` where none are asked for.
+pub(super) async fn beside(
+    specs: &[PortSpec],
+    route: &Route,
+    reporter: &mut Reporter,
+) -> Result<Option<Ports>, CommandError> {
+    if specs.is_empty() {
+        return Ok(None);
+    }
+    let not_here = || {
+        CommandError::usage(format!("--forward: {} is in no cluster", route.target))
+            .hint("leave it out: a process of this machine listens on this machine")
+    };
+    let workload = WorkloadRef::of(&route.target).ok_or_else(not_here)?;
+    let cluster = Cluster::connect(&route.cluster).await?;
+    let ports = listen(&cluster, &workload, specs, complain).await?;
+    for (address, port) in &ports.open {
+        reporter.event(&Event::Step { text: format!("{address} → {workload} port {port}") });
+    }
+    Ok(Some(ports))
 }
 
 /// One connection failed; the others go on.

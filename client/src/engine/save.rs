@@ -88,7 +88,9 @@ impl Engine {
         if works.iter().all(Work::is_empty) {
             return Ok(());
         }
-        self.check_executable(&works).await?;
+        if let Err(halt) = self.check_executable(&works).await {
+            return self.keep_unrunnable(&works, halt);
+        }
         let wire = self.handle.sent() + self.handle.received();
         self.owe(&works);
         let mut outcome = self.sender.send(&mut self.roots, works).await?;
@@ -112,6 +114,20 @@ impl Engine {
         // Where it has been quiet for long enough already the restart goes right behind the commit.
         if self.is_quiet() {
             self.send_restart().await?;
+        }
+        Ok(())
+    }
+
+    /// What could not run is said and kept back: the next build may be better, and the app runs on meanwhile.
+    fn keep_unrunnable(&mut self, works: &[Work], halt: Halt) -> Result<(), Halt> {
+        let Halt::Failed(error) = halt else { return Err(halt) };
+        if self.job.once {
+            return Err(error.into());
+        }
+        self.reporter.error(&error);
+        for (root, work) in self.roots.iter_mut().zip(works) {
+            work.changed.keys().for_each(|path| root.leave(path, false));
+            work.deleted.iter().for_each(|path| root.leave(path, true));
         }
         Ok(())
     }

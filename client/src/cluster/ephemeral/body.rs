@@ -124,7 +124,7 @@ mod tests {
             {"name": "app", "user": {"linux": {"uid": 65532, "gid": 65532}}}]}});
         let container = with_observed_ids(&json!({"name": "app"}), &pod);
         let runs = fit(&json!({}), &container, Level::Restricted).runs;
-        assert_eq!(runs, Runs::AsApp { uid: 65532, gid: 65532 });
+        assert_eq!(runs, Runs::App { uid: 65532, gid: 65532 });
         assert_eq!(with_observed_ids(&json!({"name": "app"}), &json!({})), json!({"name": "app"}));
     }
 }

@@ -107,6 +107,8 @@ async fn attach(
     let marked = pod.as_ref().filter(|_| !settings.options.dry_run);
     let mut say = |step| reporter.event(&crate::commands::detach::event(step));
     let mark = cluster::mark(&route.cluster, marked, route.take_over, &mut say).await;
+    // Taken over once: who has it after us is not thrown out because a connection was cut.
+    let route = Route { take_over: false, ..route };
     let handle = session.handle();
     let planned = tokio::select! {
         planned = plan(&settings, &handle, &welcome.target, shared.yes) => Some(planned),
@@ -273,11 +275,18 @@ async fn finish(
         Some(Ok(_)) => Ok(()),
         None => {
             let name = engine.job().app.name();
+            // Nobody changes a cluster by ending a program: the agent stays until it is taken out.
+            let stays = match engine.job().route.target.is_in_cluster() {
+                true => {
+                    format!("; the agent stays, `devsync detach {}` takes it out", engine.job().route.name())
+                }
+                false => String::new(),
+            };
             let reason = match was_connected {
                 true => format!(
-                    "ended: {name} runs on with the files that it has; `devsync attach` goes on from there"
+                    "ended: {name} runs on with the files that it has; `devsync attach` goes on from there{stays}"
                 ),
-                false => format!("ended while {name} was out of reach"),
+                false => format!("ended while {name} was out of reach{stays}"),
             };
             engine.reporter.event(&Event::Ended { reason });
             Ok(())

@@ -67,6 +67,33 @@ fn an_executable_that_could_not_run_is_not_sent() -> Result<()> {
 
 #[test]
 #[ignore = "needs: root"]
+fn an_executable_that_could_not_run_waits_for_the_next_build() -> Result<()> {
+    let rig = Rig::new()?;
+    let (app, program) = alone(&rig)?;
+    let good = fs::read(&program)?;
+    let exe = rig.laptop.join("busybox");
+    fs::copy(&program, &exe)?;
+    let mut attach = rig.attach(&app, &["--exe", "busybox", "--restart", "none"])?;
+    attach.event("synced")?;
+    let link = |bytes: &[u8]| -> Result<()> {
+        let new = rig.laptop.join("new");
+        fs::write(&new, bytes)?;
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755))?;
+        Ok(fs::rename(new, &exe)?)
+    };
+    link(b"half a link")?;
+    let error = attach.event("error")?;
+    ensure!(error["what"].as_str().is_some_and(|what| what.contains("no program")), "{error}");
+    ensure!(fs::read(&program)? == good, "the executable was replaced");
+    let better = [&good[..], b"\n"].concat();
+    link(&better)?;
+    attach.event("synced")?;
+    ensure!(fs::read(&program)? == better, "the executable was not replaced");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs: root"]
 fn a_build_that_fails_sends_nothing() -> Result<()> {
     let rig = Rig::new()?;
     let app = rig.app()?;
