@@ -131,7 +131,8 @@ pub(super) fn choose(pod: &Pod, wanted: Option<&str>) -> Result<String, CommandE
         if names.contains(&wanted) {
             return Ok(wanted.to_owned());
         }
-        let hint = did_you_mean(wanted, &names, "-c ");
+        let first = || names.first().map(|name| format!("name one: -c {name}"));
+        let hint = did_you_mean(wanted, &names, "-c ").or_else(first);
         return Err(CommandError::new(format!("pod/{pod_name} has no container {wanted}"))
             .kind(Kind::Cluster)
             .cause(format!("its containers: {}", names.join(", ")))
