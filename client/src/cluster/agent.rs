@@ -189,11 +189,16 @@ async fn text(stream: Option<impl AsyncRead + Unpin>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// The runtime's words for an image that lacks the program; it has the same end for a container that just dies.
+fn is_missing(message: &str) -> bool {
+    message.contains(AGENT_PROGRAM) && message.contains("no such file or directory")
+}
+
 fn refused(cluster: &Cluster, target: &PodTarget, agent: &str, ran: &Ran) -> CommandError {
     let said = ran.stderr.trim().trim_start_matches("devsync-agent: ");
     let what = format!("the agent in {target} does not let this session in");
     // clap's words of an agent that does not know the command, and the runtime's of an image without the program.
-    if said.contains("unrecognized subcommand") || ran.message.contains("no such file or directory") {
+    if said.contains("unrecognized subcommand") || is_missing(&ran.message) {
         return CommandError::new(format!(
             "the container {agent} of {target} has an agent of another release"
         ))

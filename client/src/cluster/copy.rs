@@ -33,11 +33,18 @@ pub(super) async fn add(
     let container =
         containers.into_iter().find(|c| c["name"] == *target.container).cloned().unwrap_or_default();
     check_sidecar(spec, &container, &target.to_string())?;
+    if let Some(claim) = claim(spec).filter(|_| !opts.overwrite) {
+        return Err(failure(format!("{target} cannot be copied: two would write to one volume"))
+            .cause(format!("it mounts the PersistentVolumeClaim {claim}, and so would the copy"))
+            .hint("--via sidecar changes the workload itself; --overwrite makes the copy all the same"));
+    }
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &target.namespace);
     let there = cluster.ask(&format!("pod/{name} cannot be looked for"), pods.get_opt(name)).await?;
     if let Some(there) = there {
-        return match is_copy(&there) {
+        return match is_copy(&there) && copied_from(&there) == Some(&target.pod) {
             true => Ok(Added::Ready),
+            false if is_copy(&there) => Err(failure(format!("pod/{name} is a copy of another pod already"))
+                .hint(format!("--copy-to ANOTHER-NAME, or devsync detach pod/{name} {}", cluster.flags))),
             false => Err(failure(format!("there is a pod/{name} already, and devsync did not make it"))
                 .hint("--copy-to ANOTHER-NAME")),
         };
@@ -70,9 +77,24 @@ pub(super) async fn add(
     }
 }
 
-/// True for a pod that devsync made.
+/// A volume that outlives the pod, and that others may write to.
+fn claim(spec: &Value) -> Option<&str> {
+    let mut volumes = spec["volumes"].as_array().into_iter().flatten();
+    volumes.find_map(|volume| volume["persistentVolumeClaim"]["claimName"].as_str())
+}
+
+/// The pod that a copy was made of.
+fn copied_from(pod: &Pod) -> Option<&String> {
+    pod.metadata.annotations.as_ref()?.get(COPY_OF)
+}
+
+/// True for a pod that devsync made: the mark alone could have been copied onto a pod that somebody else looks after.
 pub(super) fn is_copy(pod: &Pod) -> bool {
-    pod.metadata.annotations.as_ref().is_some_and(|marks| marks.contains_key(COPY_OF))
+    let metadata = &pod.metadata;
+    let is_marked = metadata.annotations.as_ref().is_some_and(|marks| marks.contains_key(COPY_OF));
+    let is_alone = metadata.owner_references.as_ref().is_none_or(Vec::is_empty)
+        && metadata.labels.as_ref().is_none_or(std::collections::BTreeMap::is_empty);
+    is_marked && is_alone
 }
 
 /// Deletes a copy.
@@ -141,6 +163,28 @@ fn push(spec: &mut Value, list: &str, item: Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_devsync_made_counts_as_a_copy() {
+        let pod = |metadata: Value| -> Pod {
+            serde_json::from_value(json!({"metadata": metadata})).expect("a pod")
+        };
+        let mark = json!({COPY_OF: "demo-1"});
+        let copy = pod(json!({"annotations": mark}));
+        assert!(is_copy(&copy) && copied_from(&copy).is_some_and(|name| name == "demo-1"));
+        let owner = json!([{"apiVersion": "v1", "kind": "ReplicaSet", "name": "rs", "uid": "u"}]);
+        assert!(!is_copy(&pod(json!({"annotations": mark, "ownerReferences": owner}))));
+        assert!(!is_copy(&pod(json!({"annotations": mark, "labels": {"app": "demo"}}))));
+        assert!(!is_copy(&pod(json!({}))));
+    }
+
+    #[test]
+    fn a_volume_that_outlives_the_pod_is_found() {
+        let with = |volume: Value| json!({"volumes": [{"name": "a", "emptyDir": {}}, volume]});
+        let data = json!({"name": "b", "persistentVolumeClaim": {"claimName": "data-db-0"}});
+        assert_eq!(claim(&with(data)), Some("data-db-0"));
+        assert_eq!(claim(&with(json!({"name": "b", "configMap": {"name": "c"}}))), None);
+    }
 
     #[test]
     fn a_copy_belongs_to_nobody_and_keeps_its_probes() {

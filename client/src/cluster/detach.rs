@@ -4,7 +4,7 @@
 use devsync_protocol::contract::{FIELD_MANAGER, MODIFIED_AT};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Preconditions};
 use serde_json::Value;
 
 use super::add::{Say, Step};
@@ -124,7 +124,10 @@ async fn changed(
             continue;
         }
         let pods = api(cluster, WorkloadKind::Pod);
-        let params = DeleteParams::default();
+        // This one, and not another that has its name by now.
+        let uid = pod["metadata"]["uid"].as_str().map(str::to_owned);
+        let preconditions = Some(Preconditions { uid, resource_version: None });
+        let params = DeleteParams { preconditions, ..DeleteParams::default() };
         let deleted = pods.delete(name, &params);
         cluster.ask(&format!("pod/{name} cannot be deleted"), deleted).await?;
         say(Step::Done(format!("pod/{name} is deleted, a clean one replaces it")));

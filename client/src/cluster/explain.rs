@@ -3,6 +3,7 @@
 use std::error::Error as _;
 
 use kube::Error;
+use kube::client::AuthError;
 use kube::core::Status;
 
 use super::Cluster;
@@ -25,7 +26,7 @@ pub(super) fn at(error: Error, doing: &str, cluster: Option<&Cluster>) -> Comman
             let message = if status.message.is_empty() { status.reason.clone() } else { status.message.clone() };
             what.cause(format!("the API server answered {}: {message}", status.code))
         }
-        Error::Auth(error) => what.cause(format!("the login failed: {}", chain(&error))).hint(format!(
+        Error::Auth(error) => what.cause(format!("the login failed: {}", login(&error))).hint(format!(
             "the kubeconfig's credential plugin must work by itself: kubectl{flag} get pods"
         )),
         Error::UpgradeConnection(error) => what
@@ -33,12 +34,39 @@ pub(super) fn at(error: Error, doing: &str, cluster: Option<&Cluster>) -> Comman
             .hint("a proxy between here and there may not let WebSockets pass"),
         Error::Service(_) | Error::HyperError(_) => {
             let server = cluster.map_or("the API server", |c| &c.server);
-            let cause = error.source().map_or_else(|| error.to_string(), chain);
+            let cause = match find_login(&error) {
+                Some(login_error) => login(login_error),
+                None => error.source().map_or_else(|| error.to_string(), chain),
+            };
             let cause = cause.trim_start_matches("client error (Connect): ");
             what.cause(format!("{server} cannot be reached: {cause}")).hint(format!("kubectl cluster-info{flag}"))
         }
         other => what.cause(chain(&other)),
     }
+}
+
+/// A failed login in words of our own where the library's would show a plugin's environment or its output, which hold
+/// credentials.
+fn login(error: &AuthError) -> String {
+    match error {
+        AuthError::AuthExecRun { out, .. } => format!("the credential plugin ended with {}", out.status),
+        AuthError::AuthExecParse(_) | AuthError::AuthExecSerialize(_) | AuthError::ParseTokenKey(_) => {
+            "the credential plugin's answer cannot be read".to_owned()
+        }
+        other => chain(other),
+    }
+}
+
+/// The failed login below a failed request: credentials are renewed in the middle of one.
+fn find_login(error: &Error) -> Option<&AuthError> {
+    let mut next = error.source();
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<AuthError>() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
 }
 
 /// True where the server refused for want of a right.
@@ -141,6 +169,18 @@ mod tests {
                             cluster scope";
         let error = explain(api(403, cluster_wide), "x");
         assert_eq!(error.causes(), ["user ann may not list nodes in the whole cluster"]);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_credential_plugin_s_secrets_are_not_shown() {
+        let output = std::process::Command::new("sh").args(["-c", "echo TOKEN-1; exit 3"]).output();
+        let out = Box::new(output.expect("a shell"));
+        let failed = || AuthError::AuthExecRun { cmd: "SECRET=TOKEN-2 plugin".to_owned(), out: out.clone() };
+        for error in [Error::Auth(failed()), Error::Service(Box::new(failed()))] {
+            let causes = explain(error, "x").causes().join("; ");
+            assert!(causes.contains("exit status: 3") && !causes.contains("TOKEN"), "{causes}");
+        }
     }
 
     #[test]

@@ -175,7 +175,12 @@ pub async fn next_change(cluster: &Cluster, workload: &WorkloadRef, version: &Ve
         loop {
             match events.try_next().await? {
                 Some(WatchEvent::Bookmark(_)) => {}
-                _ => return Ok::<(), kube::Error>(()),
+                Some(WatchEvent::Error(_)) | None => {
+                    // The version is too old, or the server lets nobody watch: not again at once.
+                    sleep(WITHOUT_WATCH).await;
+                    return Ok(());
+                }
+                Some(_) => return Ok::<(), kube::Error>(()),
             }
         }
     };

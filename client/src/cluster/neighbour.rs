@@ -132,7 +132,7 @@ pub async fn mark(
         Ok(None) => {}
         Ok(Some(other)) => {
             say(Step::Note {
-                text: format!("{target} is marked as attached by {other}"),
+                text: format!("{target} is marked as attached by {}", short(&other)),
                 hint: Some(
                     "a mark of a session that ended without a word: --take-over replaces it".to_owned(),
                 ),
@@ -150,6 +150,11 @@ pub async fn mark(
         say(unmarked(&format!("no Event can be written for {target}"), &error));
     }
     Some(this)
+}
+
+/// What somebody else wrote, on one line and no longer than a name.
+fn short(by: &str) -> String {
+    crate::report::plain_line(by).chars().take(64).collect()
 }
 
 impl Mark {

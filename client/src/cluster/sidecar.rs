@@ -68,7 +68,11 @@ pub(super) async fn add(
     let before = rollout::uids(&rollout::pods(cluster, object).await?.0);
     let applied = workload.apply(&document, false).await;
     let applied = applied.map_err(|error| explain_apply(cluster, error, &name))?;
-    match rollout::wait(cluster, workload, &before, say).await? {
+    let waited = rollout::wait(cluster, workload, &before, say).await.map_err(|error| {
+        error
+            .hint(format!("{name} may be rolling out; devsync detach {name} {} takes it back", cluster.flags))
+    });
+    match waited? {
         Ok(()) => {
             say(Step::Done(format!("{name} runs with devsync's agent")));
             Ok(Added::Ready)

@@ -90,7 +90,10 @@ async fn one_target(
         return Ok(());
     }
     // Until the attach ends.
-    let _ports = super::port_forward::beside(&args.forward, &one.route, &mut reporter).await?;
+    let _ports = tokio::select! {
+        ports = super::port_forward::beside(&args.forward, &one.route, &mut reporter) => ports?,
+        () = shared.stop.cancelled() => return Ok(()),
+    };
     match args.all_pods {
         true => fleet::run(one, shared, &desk, &args.output).await,
         false => one::run(one, shared, &desk, reporter).await,

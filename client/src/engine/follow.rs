@@ -172,6 +172,12 @@ impl Engine {
                 self.reporter.event(&Event::Note { text, hint: None });
             }
             if let Some(root) = self.roots.get_mut(index) {
+                if let Some(was) = root.place.as_ref().filter(|was| **was != path) {
+                    return Err(CommandError::new(format!("{was} was synced, and now it would be {path}"))
+                        .cause("the app has another working directory than before")
+                        .hint(format!("attach again, or say the place: --sync FROM:{was}"))
+                        .into());
+                }
                 root.place = Some(path);
                 root.forget_pod();
             }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use devsync_protocol::message::{BatchId, Request};
 use devsync_protocol::path::RelPath;
-use devsync_protocol::restart::{RestartFailure, RestartMode, RestartReport};
+use devsync_protocol::restart::{AppState, RestartFailure, RestartMode, RestartReport};
 
 use crate::error::CommandError;
 use crate::report::{Event, Hops, Reporter, Restarted, ms, plain_line};
@@ -85,7 +85,8 @@ impl Restarts {
     /// (`is_gone`): the one that comes begins with the files that it finds.
     pub(super) fn lose(&mut self, is_gone: bool, why: &CommandError) {
         if is_gone {
-            let soon = self.restarted.take().is_some_and(|at| at.elapsed() < BECAUSE);
+            let soon =
+                self.restarted.take().is_some_and(|at| at.elapsed() < BECAUSE) || self.running.is_some();
             self.strikes = if soon { self.strikes + 1 } else { 0 };
             self.due = None;
         }
@@ -255,6 +256,10 @@ impl Restarts {
             let _ = then.send(Err(error(failure.clone())));
         }
         let RestartFailure { what, cause, hint, app } = failure;
+        if matches!(app, AppState::Gone | AppState::Unknown) {
+            // What ends now ended because of it.
+            self.restarted = Some(Instant::now());
+        }
         reporter.event(&Event::RestartFailed { what, cause, hint, app: app.to_string(), state: Some(app) });
     }
 

@@ -127,6 +127,8 @@ impl Fleet {
             let (desk, name) = (self.desk.clone(), pod.pod.clone());
             tasks.spawn(async move { (name, one::run(one, shared, &desk, reporter).await) });
         }
+        // Taken over once: who has a pod after us is not thrown out because another container came.
+        self.all.route.take_over = false;
     }
 
     fn ended(&mut self, ended: Ended, said: &mut Reporter, failure: &mut Option<CommandError>) {

@@ -25,6 +25,8 @@ use crate::settings::Settings;
 
 /// How long an orderly end may take.
 const END_WITHIN: Duration = Duration::from_millis(900);
+/// How long the pod's mark may take to go, which is a few requests.
+const UNMARK_WITHIN: Duration = Duration::from_secs(3);
 /// Questions that wait for the loop.
 const QUESTIONS: usize = 16;
 
@@ -102,11 +104,18 @@ async fn attach(
         () = stop.cancelled() => return Ok(()),
     };
     if let Some(pod) = &pod {
-        say_if_mixed(&route, pod, &mut reporter).await;
+        tokio::select! {
+            () = say_if_mixed(&route, pod, &mut reporter) => {}
+            () = stop.cancelled() => {}
+        }
     }
     let marked = pod.as_ref().filter(|_| !settings.options.dry_run);
     let mut say = |step| reporter.event(&crate::commands::detach::event(step));
-    let mark = cluster::mark(&route.cluster, marked, route.take_over, &mut say).await;
+    // Half a mark cannot be taken away again, so only the second Ctrl-C ends this.
+    let mark = tokio::select! {
+        mark = cluster::mark(&route.cluster, marked, route.take_over, &mut say) => mark,
+        () = shared.now.cancelled() => return Ok(()),
+    };
     // Taken over once: who has it after us is not thrown out because a connection was cut.
     let route = Route { take_over: false, ..route };
     let handle = session.handle();
@@ -118,7 +127,7 @@ async fn attach(
         Some(Ok(planned)) => planned,
         other => {
             session.close().await;
-            unmark(mark).await;
+            unmark(mark, &shared.now).await;
             return other.map_or(Ok(()), |planned| planned.map(drop));
         }
     };
@@ -131,14 +140,17 @@ async fn attach(
     };
     let session = engine.close();
     let done = finish(engine, session, ended, &shared.now).await;
-    unmark(mark).await;
+    unmark(mark, &shared.now).await;
     done
 }
 
-/// Takes the pod's mark away, in the time that an end has.
-async fn unmark(mark: Option<Mark>) {
+/// Takes the pod's mark away; an API server that does not answer is not waited for long.
+async fn unmark(mark: Option<Mark>, now: &CancellationToken) {
     if let Some(mark) = mark {
-        let _ = tokio::time::timeout(END_WITHIN, mark.remove()).await;
+        tokio::select! {
+            _ = tokio::time::timeout(UNMARK_WITHIN, mark.remove()) => {}
+            () = now.cancelled() => {}
+        }
     }
 }
 
