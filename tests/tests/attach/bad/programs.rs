@@ -74,7 +74,6 @@ fn an_executable_that_could_not_run_waits_for_the_next_build() -> Result<()> {
     let exe = rig.laptop.join("busybox");
     fs::copy(&program, &exe)?;
     let mut attach = rig.attach(&app, &["--exe", "busybox", "--restart", "none"])?;
-    attach.event("synced")?;
     let link = |bytes: &[u8]| -> Result<()> {
         let new = rig.laptop.join("new");
         fs::write(&new, bytes)?;
