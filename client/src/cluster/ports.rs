@@ -6,6 +6,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -16,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_util::io::InspectReader;
 
 use super::forward::{Forward, forward};
 use super::target::{PodTarget, WorkloadRef};
@@ -25,7 +27,8 @@ use crate::error::{CommandError, Kind};
 
 /// Connections at once, over all ports.
 const MOST: usize = 256;
-/// A client that has sent everything still gets answers for so long; the protocol cannot say that half is closed.
+/// A client that has sent everything still gets answers until none came for so long; the protocol cannot say that half
+/// is closed.
 const HALF_OPEN: Duration = Duration::from_secs(60);
 
 /// `[LOCAL:]REMOTE`; a local port of 0 is any free one.
@@ -182,7 +185,12 @@ async fn accept(listener: TcpListener, port: u16, pods: Arc<Pods>, permits: Arc<
 async fn carry(mut client: TcpStream, port: u16, pods: &Pods) -> Result<(), CommandError> {
     let _ = client.set_nodelay(true);
     let Forward { stream, said } = pods.open(port).await?;
-    let (mut from_pod, mut to_pod) = tokio::io::split(stream);
+    let (from_pod, mut to_pod) = tokio::io::split(stream);
+    let moved = AtomicU64::new(0);
+    let count = |bytes: &[u8]| {
+        moved.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    };
+    let mut from_pod = InspectReader::new(from_pod, count);
     let (mut from_client, mut to_client) = client.split();
     {
         let down = async {
@@ -196,7 +204,13 @@ async fn carry(mut client: TcpStream, port: u16, pods: &Pods) -> Result<(), Comm
             up = copy(&mut from_client, &mut to_pod) => {
                 // Closing the stream to the pod would close the way back, too.
                 if up.is_ok() {
-                    let _ = timeout(HALF_OPEN, &mut down).await;
+                    let mut before = None;
+                    while before != Some(moved.load(Ordering::Relaxed)) {
+                        before = Some(moved.load(Ordering::Relaxed));
+                        if timeout(HALF_OPEN, &mut down).await.is_ok() {
+                            break;
+                        }
+                    }
                 }
             }
         }

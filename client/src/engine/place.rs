@@ -81,8 +81,11 @@ impl Engine {
         root.conflicts.clear();
         let mapping = root.mapping.clone();
         let mut root = self.roots.remove(0);
-        self.open_in_pod(&mut root).await?;
+        // Until it is opened there it is nowhere.
+        root.place = None;
+        let opened = self.open_in_pod(&mut root).await;
         self.roots.insert(0, root);
+        opened?;
         if let Some(first) = self.job.mappings.first_mut() {
             *first = mapping;
         }
