@@ -73,20 +73,7 @@ impl Attach {
 
     /// Waits until the first sync is over; returns what was said until then.
     pub fn first_sync(&mut self) -> Result<Vec<String>> {
-        let mut said = Vec::new();
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(line) = self.events.recv_timeout(left) else {
-                let ended = self.child.try_wait()?;
-                bail!("devsync attach did not get to its first sync (ended: {ended:?}): {said:?}");
-            };
-            let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-            said.push(line);
-            if event["event"] == "synced" {
-                return Ok(said);
-            }
-        }
+        self.wait_for("synced", |event| event["event"] == "synced").map(|(_, said)| said)
     }
 
     /// Waits for the next event called `name` and skips the others.
@@ -100,46 +87,37 @@ impl Attach {
         name: &str,
         wanted: impl Fn(&serde_json::Value) -> bool,
     ) -> Result<serde_json::Value> {
-        let mut said = Vec::new();
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(line) = self.events.recv_timeout(left) else {
-                let ended = self.child.try_wait()?;
-                bail!("devsync attach did not say {name:?} (ended: {ended:?}); it said {said:?}");
-            };
-            let event: serde_json::Value = serde_json::from_str(&line).context(line.clone())?;
-            if event["event"] == name && wanted(&event) {
-                return Ok(event);
-            }
-            said.push(line);
-        }
+        self.wait_for(name, |event| event["event"] == name && wanted(event)).map(|(event, _)| event)
     }
 
     /// Waits for an event called `name`; one called `bad` before it is a failure.
     pub fn event_but(&mut self, name: &str, bad: &str) -> Result<serde_json::Value> {
-        let event = self.event_of(&[name, bad])?;
+        let (event, _) = self.wait_for(name, |event| event["event"] == name || event["event"] == bad)?;
         if event["event"] == bad {
             bail!("devsync attach said {event} instead of {name:?}");
         }
         Ok(event)
     }
 
-    /// Waits for an event with one of these names.
-    fn event_of(&mut self, names: &[&str]) -> Result<serde_json::Value> {
+    /// Waits for a `wanted` event, which a failure calls `what`; gives the lines up to it too.
+    fn wait_for(
+        &mut self,
+        what: &str,
+        wanted: impl Fn(&serde_json::Value) -> bool,
+    ) -> Result<(serde_json::Value, Vec<String>)> {
         let mut said = Vec::new();
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(line) = self.events.recv_timeout(left) else {
                 let ended = self.child.try_wait()?;
-                bail!("devsync attach did not say any of {names:?} (ended: {ended:?}); it said {said:?}");
+                bail!("devsync attach did not say {what:?} (ended: {ended:?}); it said {said:?}");
             };
             let event: serde_json::Value = serde_json::from_str(&line).context(line.clone())?;
-            if names.iter().any(|name| event["event"] == *name) {
-                return Ok(event);
-            }
             said.push(line);
+            if wanted(&event) {
+                return Ok((event, said));
+            }
         }
     }
 
