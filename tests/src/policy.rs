@@ -40,6 +40,10 @@ pub const DUPLICATES: &[Duplicate] = &[
         why: "postcard has optional support for two generations; neither is built",
     },
     Duplicate { name: "getrandom", why: "ring is on 0.2, tempfile and the RustCrypto crates moved on" },
+    Duplicate {
+        name: "hashbrown",
+        why: "the maps below russh-sftp, kube-runtime and indexmap are of three ages",
+    },
     Duplicate { name: "io-lifetimes", why: "fs-set-times of cap-std and cap-std itself are a release apart" },
     Duplicate { name: "object", why: "a build script of the JSONPath parser below kube has its own" },
     Duplicate { name: "syn", why: "derive crates are moving from 2 to 3; compile time only" },

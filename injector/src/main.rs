@@ -1,0 +1,3 @@
+//! The webhook's entry.
+
+fn main() {}
