@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn empty_arguments_are_kept() {
         assert_eq!(split(b"a\0\0b\0"), [b"a".to_vec(), Vec::new(), b"b".to_vec()]);
-        assert_eq!(split(b"\0"), [Vec::new()]);
+        assert_eq!(split(b"\0"), [Vec::<u8>::new()]);
         assert!(split(b"").is_empty());
     }
 
