@@ -40,12 +40,18 @@ pub const DUPLICATES: &[Duplicate] = &[
         why: "postcard has optional support for two generations; neither is built",
     },
     Duplicate { name: "getrandom", why: "ring is on 0.2, tempfile and the RustCrypto crates moved on" },
+    Duplicate { name: "gloo-timers", why: "timers of the browser below kube-runtime; never built here" },
     Duplicate {
         name: "hashbrown",
         why: "the maps below russh-sftp, kube-runtime and indexmap are of three ages",
     },
     Duplicate { name: "io-lifetimes", why: "fs-set-times of cap-std and cap-std itself are a release apart" },
+    Duplicate {
+        name: "num-bigint",
+        why: "X.509 below rcgen (not built) and SSH keys below russh are a release apart",
+    },
     Duplicate { name: "object", why: "a build script of the JSONPath parser below kube has its own" },
+    Duplicate { name: "r-efi", why: "below both getrandoms; only in UEFI builds" },
     Duplicate { name: "syn", why: "derive crates are moving from 2 to 3; compile time only" },
     Duplicate { name: "windows*", why: "bindings of four ages below other crates; only in Windows builds" },
 ];
