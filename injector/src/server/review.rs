@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::metrics::Outcome;
 use super::patch;
-use crate::config::Config;
+use crate::Config;
 use crate::{Place, inject};
 
 const VERSION: &str = "admission.k8s.io/v1";
