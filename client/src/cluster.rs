@@ -18,7 +18,6 @@ mod obstacles;
 mod ports;
 mod proxy;
 mod rollout;
-mod security;
 mod sidecar;
 mod state;
 mod target;
