@@ -6,14 +6,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 
 use devsync_protocol::target::Confinement;
 
 use super::access::{Access, Hand};
 use super::error::TargetError;
 use super::identity::Identity;
-use super::metadata::Metadata;
+use super::entry::Entry;
+use super::metadata::{Kind, Metadata};
 use super::parent::Parent;
 use super::path;
 use super::walk;
@@ -127,6 +129,39 @@ impl SyncRoot {
         self.root.identity.is_alive()?;
         let dir = self.open_directory("open", directory)?;
         Parent::new(self.clone(), dir, path::join(&self.name, directory))
+    }
+
+    /// An entry itself, a symlink too; the empty path is the sync root.
+    pub fn entry(&self, path: &[u8]) -> Result<Entry, TargetError> {
+        if path.is_empty() {
+            return self.followed(path);
+        }
+        let (directory, leaf) = self.parent(path)?;
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let name = path::join(&self.name, path);
+        let opened = self.access().run(|_| openat(&directory, leaf, flags, Mode::empty()));
+        let fd = opened.map_err(|errno| self.error("open", path, errno))?;
+        Entry::new(self.clone(), fd, name)
+    }
+
+    /// What an entry is in the end: symlinks are followed as the app would, within the root. Where openat2 is missing
+    /// a symlink is refused.
+    pub fn followed(&self, path: &[u8]) -> Result<Entry, TargetError> {
+        if !path.is_empty() {
+            path::check(path)?;
+        }
+        self.root.identity.is_alive()?;
+        if self.root.confinement == Confinement::Walk && !path.is_empty() {
+            let entry = self.entry(path)?;
+            return match entry.metadata().kind {
+                Kind::Symlink => Err(self.error("open", path, Errno::ELOOP)),
+                _ => Ok(entry),
+            };
+        }
+        let from = if path.is_empty() { b"." } else { path };
+        let opened = self.access().run(|_: Hand| openat2::open(&self.dir, from, OFlag::O_PATH, self.scope));
+        let fd = opened.map_err(|errno| self.error("open", path, errno))?;
+        Entry::new(self.clone(), fd, path::join(&self.name, path))
     }
 
     /// Makes what is missing of a path of directories, one by one; links on the way may not lead out.
