@@ -20,7 +20,8 @@ use crate::authorize::{self, AskArgs};
 use crate::restart::helper;
 use crate::serve::{self, ServeArgs};
 use crate::session::{self, SessionConfig, SessionError};
-use crate::sys::dumpable;
+use crate::shell;
+use crate::sys::{descriptors, dumpable};
 use crate::target::find::Query;
 
 /// Finds the app beside it, writes the developer's files into the app's root and restarts it in place.
@@ -65,6 +66,9 @@ pub fn run() -> ExitCode {
     let hardened = dumpable::harden();
     if std::env::args_os().skip(1).eq(helper::ARGUMENTS.map(OsString::from)) {
         return helper::helper_main();
+    }
+    if std::env::args_os().skip(1).eq(shell::helper::ARGUMENTS.map(OsString::from)) {
+        return shell::helper::helper_main();
     }
     let cli = Cli::parse();
     log(cli.stdio);
@@ -125,7 +129,11 @@ fn log(stdio: bool) {
 
 /// A large batch holds a directory open for each of its directories.
 fn raise_descriptors() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+    let limit = getrlimit(Resource::RLIMIT_NOFILE);
+    if let Ok((soft, hard)) = limit {
+        descriptors::remember_limit(soft, hard);
+    }
+    if let Ok((soft, hard)) = limit
         && soft < hard
         && let Err(errno) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
     {

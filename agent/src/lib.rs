@@ -8,6 +8,7 @@ pub mod restart;
 pub mod serve;
 pub mod session;
 pub mod sftp;
+pub mod shell;
 pub mod ssh;
 pub mod state;
 pub mod supervisor;

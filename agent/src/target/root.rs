@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, fstatfs};
 
 use devsync_protocol::target::Confinement;
 
@@ -21,6 +22,9 @@ use super::path;
 use super::walk;
 use crate::sys::ids::FsIdGuard;
 use crate::sys::openat2::{self, Scope};
+
+/// The device number of `ptmx` (Linux's devices.txt: 5, 2).
+const PTMX: u64 = 5 << 8 | 2;
 
 /// The root directory of one process, as a descriptor.
 #[derive(Clone, Debug)]
@@ -73,6 +77,22 @@ impl TargetRoot {
         self.whole().open_followed(&plain)
     }
 
+    /// A new terminal of the app's own /dev/pts, where its programs find it by name.
+    pub fn open_terminal(&self) -> Result<OwnedFd, Errno> {
+        let access = self.identity.access();
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let found = access.run(|_| openat(self.whole().resolve(b"dev/pts")?, "ptmx", flags, Mode::empty()))?;
+        // The app may have put anything there: only the device itself is opened.
+        let is_devpts = fstatfs(&found)?.filesystem_type() == DEVPTS_SUPER_MAGIC;
+        let stat = fstat(&found)?;
+        let is_device = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits();
+        if !is_devpts || !is_device || stat.st_rdev != PTMX {
+            return Err(Errno::ENODEV);
+        }
+        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+        access.run(|_| crate::sys::proc::reopen(&found, flags))
+    }
+
     fn whole(&self) -> SyncRoot {
         SyncRoot {
             root: self.clone(),
@@ -80,6 +100,13 @@ impl TargetRoot {
             scope: Scope::InRoot,
             name: Arc::from(&b"/"[..]),
         }
+    }
+}
+
+/// The root directory itself; for a change of root, which needs no path.
+impl AsFd for TargetRoot {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
     }
 }
 
