@@ -62,7 +62,12 @@ fn a_restricted_pod_stays_one_at_every_level() {
     for case in cases::all().iter().filter(|case| case.place.level == Level::Restricted) {
         for template in cases::templates(&case.output()) {
             if standards::violations(Level::Restricted, template).is_empty() {
-                assert_eq!(standards::violations(Level::Baseline, template), Vec::<String>::new(), "{}", case.name);
+                assert_eq!(
+                    standards::violations(Level::Baseline, template),
+                    Vec::<String>::new(),
+                    "{}",
+                    case.name
+                );
             }
         }
     }
@@ -107,10 +112,14 @@ fn a_malformed_pod_is_named_and_passes() {
         (json!({"containers": [1]}), "spec.containers is no list of objects"),
         (json!({"containers": [{"image": "a"}]}), "a container has no name"),
         (json!({"containers": [{"name": "a"}, {"name": "a"}]}), "two containers are called a"),
-        (json!({"containers": [{"name": "a", "volumeMounts": {}}]}), "volumeMounts of container a is no list"),
+        (
+            json!({"containers": [{"name": "a", "volumeMounts": {}}]}),
+            "volumeMounts of container a is no list",
+        ),
         (json!({"containers": [{"name": "a"}], "volumes": {"a": 1}}), "spec.volumes is no list of objects"),
     ] {
-        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "x-"}, "spec": spec});
+        let pod =
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "x-"}, "spec": spec});
         let outcome = inject(&pod, &Config::default(), &place());
         assert_eq!(outcome.object, None);
         assert_eq!(outcome.warnings, [format!("pod/x-*: not injected: {why}")]);
@@ -170,7 +179,8 @@ fn a_lost_note_is_said_and_the_agent_is_taken_out() {
     let left = outcome.object.expect("changed");
     assert_eq!(left["spec"]["containers"], pod["spec"]["containers"]);
     assert!(outcome.warnings[0].starts_with("pod/x: the annotation devsync.dev/original cannot be read"));
-    let attached = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": injected["spec"]});
+    let attached =
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": injected["spec"]});
     assert!(devsync_injector::eject(&attached).warnings[0].contains("devsync detach"));
     assert_eq!(inject(&attached, &Config::default(), &place()), Outcome::default(), "attach's agent is one");
 }

@@ -25,7 +25,8 @@ fn directory() -> PathBuf {
 pub fn all() -> Vec<Case> {
     let files = std::fs::read_dir(directory()).expect("the directory of golden pairs");
     let names = files.filter_map(|file| file.ok()?.file_name().into_string().ok());
-    let mut names: Vec<String> = names.filter_map(|name| name.strip_suffix(".in.yaml").map(str::to_owned)).collect();
+    let mut names: Vec<String> =
+        names.filter_map(|name| name.strip_suffix(".in.yaml").map(str::to_owned)).collect();
     names.sort();
     names.into_iter().map(case).collect()
 }
