@@ -91,6 +91,7 @@ pub const SEED_CONTAINER: &str = "devsync-seed";
 pub const KEYS_VOLUME: &str = "devsync-keys";
 pub const KEYS_DIR: &str = "/etc/devsync/keys";
 pub const KEYS_FILE: &str = "authorized_keys";
+
 /// The webhook's Deployment, Service, ConfigMap, Lease, roles and MutatingWebhookConfiguration.
 pub const INJECTOR: &str = "devsync-injector";
 /// The namespace that it is installed in, unless another is named.
