@@ -5,6 +5,7 @@ pub mod access;
 pub mod error;
 pub mod find;
 pub mod identity;
+pub mod ids;
 pub mod metadata;
 pub mod parent;
 pub mod path;
