@@ -77,8 +77,7 @@ pub fn run(args: ServeArgs) -> Result<(), ServeError> {
             listen: address,
             host_key: host_key.public(),
         };
-        let book =
-            Arc::new(Book { registered: Arc::clone(&registered), server, shutdown: shutdown.clone() });
+        let book = Arc::new(Book { registered: Arc::clone(&registered), server, shutdown: shutdown.clone() });
         let desk = tokio::spawn(desk.run(book));
         let session = sessions(args.target, state.path().to_owned());
         let authorized_keys = args.authorized_keys;
