@@ -1,4 +1,5 @@
-//! The agent's command line: `serve`, `authorize`, `--stdio`, and the helper that it starts itself.
+//! The agent's command line: `serve` and its `authorize` and `stop`, `ids`, `--stdio`, and the helper that it starts
+//! itself.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,13 +17,14 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::authorize::{self, AskArgs};
+use crate::authorize::{self, AskArgs, StopArgs};
 use crate::restart::helper;
 use crate::serve::{self, ServeArgs};
 use crate::session::{self, SessionConfig, SessionError};
 use crate::shell;
 use crate::sys::{descriptors, dumpable};
 use crate::target::find::Query;
+use crate::target::ids::{self, IdsArgs};
 
 /// Finds the app beside it, writes the developer's files into the app's root and restarts it in place.
 ///
@@ -58,6 +60,10 @@ enum Command {
     Serve(ServeArgs),
     /// Register a public key with the agent that serves in this container; print where it listens, and its host key.
     Authorize(AskArgs),
+    /// Have the agent that serves in this container end in order.
+    Stop(StopArgs),
+    /// Print as whom the app runs, and end.
+    Ids(IdsArgs),
 }
 
 /// The whole of `main`.
@@ -91,6 +97,8 @@ fn start(cli: Cli) -> anyhow::Result<()> {
     match (cli.command, cli.place) {
         (Some(Command::Serve(args)), _) => Ok(serve::run(args)?),
         (Some(Command::Authorize(args)), _) => authorize(args),
+        (Some(Command::Stop(args)), _) => Ok(authorize::stop(&args)?),
+        (Some(Command::Ids(args)), _) => Ok(ids::print(&args)?),
         (None, Some(place)) if cli.stdio => serve_stdio(place),
         _ => anyhow::bail!("nothing to do: give --stdio, serve or authorize (see --help)"),
     }

@@ -1,4 +1,4 @@
-//! `devsync-agent serve`: from arguments to a running server and its desk, until SIGTERM or SIGINT.
+//! `devsync-agent serve`: from arguments to a running server and its desk, until SIGTERM, SIGINT or `stop`.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -77,8 +77,8 @@ pub fn run(args: ServeArgs) -> Result<(), ServeError> {
             listen: address,
             host_key: host_key.public(),
         };
-        let book = Arc::new(Book { registered: Arc::clone(&registered), server });
-        let desk = tokio::spawn(desk.run(book, shutdown.clone()));
+        let book = Arc::new(Book { registered: Arc::clone(&registered), server, shutdown: shutdown.clone() });
+        let desk = tokio::spawn(desk.run(book));
         let session = sessions(args.target, state.path().to_owned());
         let authorized_keys = args.authorized_keys;
         let config = SshConfig { host_key, authorized_keys, registered, limits: Limits::default() };
