@@ -10,6 +10,8 @@ mod inject;
 mod outcome;
 pub mod pid1;
 pub mod security;
+#[cfg(feature = "server")]
+pub mod server;
 
 mod config;
 
