@@ -23,6 +23,29 @@ pub const FIELD_MANAGER: &str = "devsync";
 /// The SSH subsystem that carries a session.
 pub const SUBSYSTEM: &str = "devsync";
 
+/// The supervisor's executable, in the agent's image and in the directory that it installs itself into.
+pub const RUN_PROGRAM: &str = "devsync-run";
+pub const RUN_IN_IMAGE: &str = "/devsync-run";
+/// Its first words: `devsync-run install DIR`, `devsync-run seed FROM TO`.
+pub const RUN_INSTALL: &str = "install";
+pub const RUN_SEED: &str = "seed";
+/// Its options before the app: wait for the first sync; start what lies in `/` from its copy in a directory.
+pub const RUN_WAIT: &str = "--wait";
+pub const RUN_EXEC_COPY: &str = "--exec-copy";
+/// The directory of [`VOLUME`] that it is installed into, and where an app's container has that directory mounted.
+pub const RUN_DIR: &str = "bin";
+pub const RUN_MOUNT: &str = "/.devsync";
+/// Begins the abstract name of each supervisor's control socket; the pid in its own namespace follows, then perhaps `.N`.
+/// An abstract name belongs to the network namespace, which the containers of a pod share.
+pub const RUN_SOCKET_PREFIX: &str = "devsync-run.";
+/// How many names one pid may try: each container of a pod may have a PID 1.
+pub const RUN_SOCKET_TRIES: u32 = 64;
+/// The emptyDir in the place of the app's files, where it is mounted while it is seeded, and the directory in it that
+/// the app's container has mounted.
+pub const WORKSPACE: &str = "devsync-workspace";
+pub const WORKSPACE_SEED_MOUNT: &str = "/.devsync-workspace";
+pub const WORKSPACE_FILES: &str = "files";
+
 /// A namespace's label: pods in it are for development, and the injector gives each of them an agent.
 pub const INJECT: &str = "devsync.dev/inject";
 /// The label's value.
