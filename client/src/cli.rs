@@ -13,7 +13,7 @@ use crate::cluster::AddArgs;
 use crate::rule::RestartRule;
 
 pub use look::{LogsArgs, PortForwardArgs};
-pub use target::{ClusterArgs, TargetArgs, TargetWord, WorkloadKind};
+pub use target::{ClusterArgs, TargetArgs, TargetWord, WorkloadKind, is_target_name};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -95,6 +95,9 @@ pub struct AttachArgs {
     /// Delete files in the pod that are not here (otherwise only what devsync put there)
     #[arg(long, help_heading = "What is synced")]
     pub delete: bool,
+    /// Do not ask where a large part of the files here is gone: delete it in the pod, too
+    #[arg(long, help_heading = "What is synced")]
+    pub accept_deletes: bool,
     /// Overwrite files that changed in the pod since devsync wrote them
     #[arg(long, help_heading = "What is synced")]
     pub overwrite: bool,
@@ -124,7 +127,7 @@ pub struct AttachArgs {
     /// Say what would be sent, and write nothing
     #[arg(long, help_heading = "How it runs")]
     pub dry_run: bool,
-    /// Do not ask: yes to a change in the cluster, to a proposed place and to many deletes
+    /// Do not ask: yes to a change in the cluster and to a proposed place
     #[arg(short, long, help_heading = "How it runs")]
     pub yes: bool,
 
