@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::cli::{is_target_name, SyncSpec, TargetWord};
+use crate::cli::{SyncSpec, TargetWord, is_target_name};
 use crate::rule::RestartRule;
 
 /// The file's name.

@@ -38,9 +38,8 @@ pub fn project_of(target: Option<&TargetWord>) -> Result<(Config, PathBuf), Comm
             [] => "there are no targets in a devsync.toml here".to_owned(),
             names => format!("it has {}", names.join(", ")),
         };
-        let hint = did_you_mean(name, &names, "").unwrap_or_else(|| {
-            "a workload is named with its kind: deploy/demo".to_owned()
-        });
+        let hint = did_you_mean(name, &names, "")
+            .unwrap_or_else(|| "a workload is named with its kind: deploy/demo".to_owned());
         CommandError::usage(format!("devsync.toml has no [targets.{name}]")).cause(cause).hint(hint)
     };
     let own = each.iter().find(|(own, _)| own == name).map(|(_, own)| own.clone()).ok_or_else(unknown)?;

@@ -56,6 +56,41 @@ pub const ATTACHED_SINCE: &str = "devsync.dev/attached-since";
 /// A pod's annotation once files in it are no longer those of its image: when that happened last.
 pub const MODIFIED_AT: &str = "devsync.dev/modified-at";
 
+/// Annotations of a pod, or of a workload's pod template. What they mean is in `devsync_injector::annotations`.
+pub mod annotation {
+    /// What every one of them begins with.
+    pub const PREFIX: &str = "devsync.dev/";
+    pub const INJECT: &str = super::INJECT;
+    pub const CONTAINER: &str = "devsync.dev/container";
+    pub const SYNC_ROOT: &str = "devsync.dev/sync-root";
+    pub const WORKSPACE: &str = "devsync.dev/workspace";
+    pub const RESTART: &str = "devsync.dev/restart";
+    pub const COMMAND: &str = "devsync.dev/command";
+    pub const WAIT: &str = "devsync.dev/wait";
+    pub const PROBES: &str = "devsync.dev/probes";
+    pub const AGENT_IMAGE: &str = "devsync.dev/agent-image";
+    pub const DEV_IMAGE: &str = "devsync.dev/dev-image";
+    pub const KEYS: &str = "devsync.dev/keys";
+    pub const KEYS_FROM: &str = "devsync.dev/keys-from";
+    pub const RESOURCES: &str = "devsync.dev/resources";
+    pub const PTRACE: &str = "devsync.dev/ptrace";
+    pub const RUN_AS: &str = "devsync.dev/run-as";
+    /// Written by the injector: what it replaced, as JSON.
+    pub const ORIGINAL: &str = "devsync.dev/original";
+    /// Written by the injector: the release that did it.
+    pub const INJECTED: &str = "devsync.dev/injected";
+}
+
+/// The value of [`INJECT`] that keeps devsync out of a pod.
+pub const DISABLED: &str = "disabled";
+/// The init container that brings devsync-run.
+pub const INSTALL_CONTAINER: &str = "devsync-install";
+/// The init container that fills a workspace volume; with several of them a number follows.
+pub const SEED_CONTAINER: &str = "devsync-seed";
+/// The volume with public keys, where the agent has it, and the file in it: the key of the ConfigMap too.
+pub const KEYS_VOLUME: &str = "devsync-keys";
+pub const KEYS_DIR: &str = "/etc/devsync/keys";
+pub const KEYS_FILE: &str = "authorized_keys";
 /// The webhook's Deployment, Service, ConfigMap, Lease, roles and MutatingWebhookConfiguration.
 pub const INJECTOR: &str = "devsync-injector";
 /// The namespace that it is installed in, unless another is named.

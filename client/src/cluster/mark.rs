@@ -86,7 +86,8 @@ impl Mark {
             Ok(None) => {}
             Ok(Some(other)) => {
                 let text = format!("{target} is marked as attached by {other}");
-                let hint = "a mark of a session that ended without a word: --take-over replaces it".to_owned();
+                let hint =
+                    "a mark of a session that ended without a word: --take-over replaces it".to_owned();
                 say(Step::Note { text, hint: Some(hint) });
                 return false;
             }

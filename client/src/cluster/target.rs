@@ -20,9 +20,10 @@ impl WorkloadRef {
         match word {
             TargetWord::Workload { kind, name } => Some(Self::Named { kind: *kind, name: name.clone() }),
             TargetWord::Selector(labels) => Some(Self::Selector(labels.clone())),
-            TargetWord::Pid(_) | TargetWord::Ssh { .. } | TargetWord::Container { .. } | TargetWord::Named(_) => {
-                None
-            }
+            TargetWord::Pid(_)
+            | TargetWord::Ssh { .. }
+            | TargetWord::Container { .. }
+            | TargetWord::Named(_) => None,
         }
     }
 

@@ -66,7 +66,9 @@ fn targets(args: &AttachArgs, config: Config, project: &std::path::Path) -> Resu
     };
     let mut targets: Vec<One> = match several.is_empty() {
         true => vec![of(None, config)?],
-        false => several.into_iter().map(|(name, config)| of(Some(name), config)).collect::<Result<_, _>>()?,
+        false => {
+            several.into_iter().map(|(name, config)| of(Some(name), config)).collect::<Result<_, _>>()?
+        }
     };
     share_logins(&mut targets);
     Ok(targets)
@@ -142,11 +144,7 @@ async fn several(args: &AttachArgs, targets: Vec<One>, shared: Shared) -> Result
 }
 
 /// Sees to it that a target in a cluster has an agent; false where that was ended, or was all that was asked for.
-async fn add_agent(
-    one: &mut One,
-    shared: &Shared,
-    reporter: &mut Reporter,
-) -> Result<bool, CommandError> {
+async fn add_agent(one: &mut One, shared: &Shared, reporter: &mut Reporter) -> Result<bool, CommandError> {
     let name = one.route.name();
     let mut say = |step: Step| reporter.event(&step.into());
     tokio::select! {

@@ -125,7 +125,10 @@ fn many_deletes_are_not_made_without_being_asked_for() -> Result<()> {
     let there = rig.in_pod()?;
     fs::rename(rig.laptop.join("sub"), rig.other("sub"))?;
     let said = ends(&rig, attach, &there)?;
-    ensure!(said.contains("--accept-deletes") && said.contains(&format!("{} of {}", FILES + 1, FILES + 2)), "{said}");
+    ensure!(
+        said.contains("--accept-deletes") && said.contains(&format!("{} of {}", FILES + 1, FILES + 2)),
+        "{said}"
+    );
     assert_eq!(names(&rig.pod.join("sub"))?.len(), FILES);
     // The same question at the start of the next one.
     let words = ["attach", &target(&app), "--restart", "none", "--once"];
