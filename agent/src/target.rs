@@ -12,6 +12,7 @@ pub mod path;
 pub mod report;
 pub mod root;
 pub mod shown;
+pub mod sockets;
 pub mod temp;
 mod walk;
 mod writable;
