@@ -50,3 +50,9 @@ impl AsFd for PidFd {
         self.0.as_fd()
     }
 }
+
+impl AsRawFd for PidFd {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.0.as_raw_fd()
+    }
+}
