@@ -14,6 +14,7 @@ use nix::sys::stat::{Mode, umask};
 use tracing_subscriber::EnvFilter;
 
 use crate::authorize::{self, AskArgs};
+use crate::inetd::{self, InetdArgs};
 use crate::restart::helper;
 use crate::serve::{self, ServeArgs};
 use crate::session::{self, SessionConfig, SessionError};
@@ -54,6 +55,8 @@ enum Command {
     Serve(ServeArgs),
     /// Register a public key with the agent that serves in this container; print where it listens, and its host key.
     Authorize(AskArgs),
+    /// Be an SSH server for one connection, on standard input and output.
+    Inetd(InetdArgs),
 }
 
 /// The whole of `main`.
@@ -64,7 +67,7 @@ pub fn run() -> ExitCode {
         return helper::helper_main();
     }
     let cli = Cli::parse();
-    log(cli.stdio);
+    log(cli.stdio || matches!(cli.command, Some(Command::Inetd(_))));
     if let Err(errno) = hardened {
         tracing::warn!(%errno, "the agent's memory is not protected from the app");
     }
@@ -84,6 +87,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
     match (cli.command, cli.place) {
         (Some(Command::Serve(args)), _) => Ok(serve::run(args)?),
         (Some(Command::Authorize(args)), _) => authorize(args),
+        (Some(Command::Inetd(args)), _) => Ok(inetd::run(args)?),
         (None, Some(place)) if cli.stdio => serve_stdio(place),
         _ => anyhow::bail!("nothing to do: give --stdio, serve or authorize (see --help)"),
     }

@@ -2,6 +2,7 @@
 
 mod look;
 mod target;
+mod tools;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -14,6 +15,7 @@ use crate::rule::RestartRule;
 
 pub use look::{LogsArgs, PortForwardArgs};
 pub use target::{ClusterArgs, TargetArgs, TargetWord, WorkloadKind};
+pub use tools::ExecArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,6 +58,8 @@ pub enum Command {
     Logs(LogsArgs),
     /// Listen on ports here that lead into the pod
     PortForward(PortForwardArgs),
+    /// Run a program where the app lives: tests, linters
+    Exec(Box<ExecArgs>),
 }
 
 const ATTACH_EXAMPLES: &str = "\

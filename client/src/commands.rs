@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod detach;
+pub mod exec;
 pub mod logs;
 pub mod port_forward;
 pub mod pull;
