@@ -14,8 +14,8 @@ use crate::cluster::AddArgs;
 use crate::rule::RestartRule;
 
 pub use look::{LogsArgs, PortForwardArgs};
-pub use target::{ClusterArgs, TargetArgs, TargetWord, WorkloadKind};
-pub use tools::ExecArgs;
+pub use target::{ClusterArgs, TargetArgs, TargetWord, WorkloadKind, is_target_name};
+pub use tools::{ExecArgs, ProxyArgs, SshConfigArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -60,6 +60,10 @@ pub enum Command {
     PortForward(PortForwardArgs),
     /// Run a program where the app lives: tests, linters
     Exec(Box<ExecArgs>),
+    /// Hosts for ssh, scp, sftp, rsync, sshfs and editors
+    SshConfig(Box<SshConfigArgs>),
+    /// Standard input and output are a stream to the agent's SSH server: ssh's ProxyCommand
+    Proxy(Box<ProxyArgs>),
 }
 
 const ATTACH_EXAMPLES: &str = "\
@@ -99,6 +103,9 @@ pub struct AttachArgs {
     /// Delete files in the pod that are not here (otherwise only what devsync put there)
     #[arg(long, help_heading = "What is synced")]
     pub delete: bool,
+    /// Do not ask where a large part of the files here is gone: delete it in the pod, too
+    #[arg(long, help_heading = "What is synced")]
+    pub accept_deletes: bool,
     /// Overwrite files that changed in the pod since devsync wrote them
     #[arg(long, help_heading = "What is synced")]
     pub overwrite: bool,
@@ -128,7 +135,7 @@ pub struct AttachArgs {
     /// Say what would be sent, and write nothing
     #[arg(long, help_heading = "How it runs")]
     pub dry_run: bool,
-    /// Do not ask: yes to a change in the cluster, to a proposed place and to many deletes
+    /// Do not ask: yes to a change in the cluster and to a proposed place
     #[arg(short, long, help_heading = "How it runs")]
     pub yes: bool,
 

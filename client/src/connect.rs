@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tokio::sync::mpsc;
 
 use crate::cli::{ClusterArgs, TargetWord};
-use crate::cluster::{self, Access, Cluster, PodTarget, WorkloadRef};
+use crate::cluster::{self, Access, Cluster, Login, PodTarget, WorkloadRef};
 use crate::error::{CommandError, Kind};
 use crate::session::{Event, Session, SessionError, Welcome};
 use crate::transport::ssh::{self, PinnedKey, SshError, SshTarget};
@@ -23,6 +23,8 @@ pub struct Route {
     pub host_key: Option<String>,
     /// Where a target in a cluster is looked for.
     pub cluster: ClusterArgs,
+    /// Shared by all that reach it by this route.
+    pub login: Login,
     /// End another client's session with the app first.
     pub take_over: bool,
 }
@@ -38,6 +40,11 @@ impl Route {
             Some(place) => format!("{} {place}{container}", self.target),
             None => self.target.to_string(),
         }
+    }
+
+    /// The cluster that the target is in.
+    pub async fn cluster(&self) -> Result<Cluster, CommandError> {
+        self.login.cluster(&self.cluster).await
     }
 }
 
@@ -58,6 +65,9 @@ pub async fn connect(route: &Route) -> Result<Connected, CommandError> {
         TargetWord::Container { engine, name } => {
             let connected = container::connect(*engine, name).await;
             (connected.map_err(tell_container)?, None)
+        }
+        TargetWord::Named(name) => {
+            return Err(CommandError::usage(format!("[targets.{name}] of devsync.toml names no target")));
         }
         TargetWord::Workload { .. } | TargetWord::Selector(_) => {
             let (transport, pod) = into_pod(route).await?;
@@ -81,7 +91,7 @@ pub async fn connect(route: &Route) -> Result<Connected, CommandError> {
 pub async fn pod_of(route: &Route) -> Result<(Cluster, PodTarget), CommandError> {
     let not_here = || CommandError::usage(format!("{} is in no cluster", route.target));
     let workload = WorkloadRef::of(&route.target).ok_or_else(not_here)?;
-    let cluster = Cluster::connect(&route.cluster).await?;
+    let cluster = route.cluster().await?;
     let found = cluster::find(&cluster, &workload, route.cluster.container.as_deref()).await?;
     let with_agent = found.iter().position(|pod| pod.has_agent).unwrap_or(0);
     let pod = found.into_iter().nth(with_agent).ok_or_else(not_here)?;

@@ -26,6 +26,7 @@ pub mod rule;
 pub mod session;
 pub mod settings;
 pub mod signals;
+pub mod ssh_config;
 pub mod terminal;
 pub mod transport;
 pub mod verify;
@@ -87,6 +88,8 @@ async fn command(command: &Command) -> Result<ExitCode, CommandError> {
         Command::Logs(args) => commands::logs::run(args).await,
         Command::PortForward(args) => commands::port_forward::run(args).await,
         Command::Exec(args) => commands::exec::run(args).await,
+        Command::SshConfig(args) => commands::ssh_config::run(args).await,
+        Command::Proxy(args) => commands::proxy::run(args).await,
     }
 }
 

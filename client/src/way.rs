@@ -76,7 +76,7 @@ pub async fn open(route: &Route, key: &PublicKey) -> Result<Way, CommandError> {
             child(started.map_err(tell_container)?, name).await
         }
         TargetWord::Ssh { host, port, .. } => socket(route, host, *port, name).await,
-        TargetWord::Workload { .. } | TargetWord::Selector(_) => {
+        TargetWord::Workload { .. } | TargetWord::Selector(_) | TargetWord::Named(_) => {
             let (cluster, pod) = pod_of(route).await?;
             let access = Access {
                 take_over: false,

@@ -11,7 +11,7 @@ use crate::settings;
 use crate::terminal;
 
 pub async fn run(args: &ExecArgs) -> Result<ExitCode, CommandError> {
-    let (config, project) = settings::project()?;
+    let (config, project) = settings::project_of(args.target.target.as_ref())?;
     let route = settings::route(&args.target, &config, &project).ok_or_else(|| {
         CommandError::usage("no target is named")
             .hint("devsync exec deploy/demo -- pytest, or target = \"…\" in devsync.toml")
@@ -19,7 +19,7 @@ pub async fn run(args: &ExecArgs) -> Result<ExitCode, CommandError> {
     let wish = wish(args)?;
     let end = match &route.target {
         TargetWord::Workload { .. } | TargetWord::Selector(_) => in_pod(&route, &wish).await?,
-        TargetWord::Container { .. } | TargetWord::Pid(_) | TargetWord::Ssh { .. } => {
+        TargetWord::Container { .. } | TargetWord::Pid(_) | TargetWord::Ssh { .. } | TargetWord::Named(_) => {
             return Err(CommandError::usage(format!("{} has no exec yet", route.target)));
         }
     };

@@ -12,7 +12,7 @@ use crate::report::{bytes, count, plain_line};
 use crate::settings;
 
 pub async fn run(args: &PullArgs) -> Result<ExitCode, CommandError> {
-    let (config, project) = settings::project()?;
+    let (config, project) = settings::project_of(args.target.target.as_ref())?;
     let into = std::fs::canonicalize(&args.into).map_err(|e| {
         CommandError::usage(format!("--into {}: there is no such directory", args.into.display())).cause(e)
     })?;

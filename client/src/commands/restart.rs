@@ -18,7 +18,7 @@ use crate::session::{self, Handle};
 use crate::settings::{self, GRACE};
 
 pub async fn run(args: &RestartArgs) -> Result<ExitCode, CommandError> {
-    let (config, project) = settings::project()?;
+    let (config, project) = settings::project_of(args.target.target.as_ref())?;
     settings::grace(args.grace)?;
     let text = match whom(&args.target, &config, &project)? {
         Whom::Running(holder) => {

@@ -22,7 +22,7 @@ use crate::settings;
 use crate::verify::{Side, introduce, verify};
 
 pub async fn run(args: &VerifyArgs) -> Result<ExitCode, CommandError> {
-    let (config, project) = settings::project()?;
+    let (config, project) = settings::project_of(args.target.target.as_ref())?;
     let explicit = !args.sync.is_empty() || args.exe.is_some();
     let differences = match whom(&args.target, &config, &project)? {
         Whom::Running(holder) if !explicit => match control::ask(&holder, &Question::Verify).await? {

@@ -196,7 +196,7 @@ impl Engine {
         let mut work = root.take_needs(needs, self.job.options.overwrite);
         work.deleted = root.may_delete([deletes, extras].concat());
         let of = root.held.len() + work.changed.len() + work.deleted.len();
-        let guard = Guard { accept_deletes: self.job.yes };
+        let guard = Guard { accept_deletes: self.job.accept_deletes };
         let (dir, shown) =
             (super::root::show(&root.dir), conflicts.iter().map(|p| root.shown(&root.to_laptop(p))));
         let shown: Vec<_> = shown.collect();
