@@ -101,7 +101,7 @@ pub fn run(args: ServeArgs) -> Result<(), ServeError> {
 }
 
 /// What each channel runs: a session for its key's target.
-fn sessions(target: Query, state: PathBuf) -> Arc<SessionFn> {
+pub(crate) fn sessions(target: Query, state: PathBuf) -> Arc<SessionFn> {
     let holders = Arc::new(Holders::default());
     Arc::new(move |reader, writer, caller: Caller| {
         let Caller { peer, stop } = caller;
