@@ -14,6 +14,8 @@ pub const AGENT_IMAGE: &str = concat!("ghcr.io/devsync/devsync-agent:", env!("CA
 pub const AGENT_PROGRAM: &str = "/devsync-agent";
 /// Where the agent listens, unless the port is taken in the pod: `authorize` says where it does.
 pub const AGENT_PORT: u16 = 2222;
+/// `devsync-agent ids` prints this word, and the app's `UID:GID`.
+pub const IDS: &str = "ids";
 /// The emptyDir that holds the agent's state.
 pub const VOLUME: &str = "devsync";
 /// Where that volume is mounted in the agent's container.

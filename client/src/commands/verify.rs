@@ -33,7 +33,7 @@ pub async fn run(args: &VerifyArgs) -> Result<ExitCode, CommandError> {
             return Err(CommandError::usage("the running attach knows what is synced where")
                 .hint("leave --sync and --exe out"));
         }
-        Whom::Target(route) => by_ourselves(&route, args, &config, &project).await?,
+        Whom::Target(route) => by_ourselves(&route.quiet(args.output.quiet), args, &config, &project).await?,
     };
     show(&differences, args)?;
     Ok(if differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
