@@ -12,13 +12,17 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::authorize::{self, AskArgs, StopArgs};
 use crate::restart::helper;
 use crate::serve::{self, ServeArgs};
 use crate::session::{self, SessionConfig, SessionError};
-use crate::sys::dumpable;
+use crate::shell;
+use crate::sys::{descriptors, dumpable};
 use crate::target::find::Query;
 use crate::target::ids::{self, IdsArgs};
 
@@ -69,6 +73,9 @@ pub fn run() -> ExitCode {
     if std::env::args_os().skip(1).eq(helper::ARGUMENTS.map(OsString::from)) {
         return helper::helper_main();
     }
+    if std::env::args_os().skip(1).eq(shell::helper::ARGUMENTS.map(OsString::from)) {
+        return shell::helper::helper_main();
+    }
     let cli = Cli::parse();
     log(cli.stdio);
     if let Err(errno) = hardened {
@@ -117,16 +124,24 @@ fn config(place: Place) -> SessionConfig {
     SessionConfig::alone(place.target, place.state, place.peer)
 }
 
-/// To standard error; `DEVSYNC_LOG` says how much, by default only what a user should know.
+/// To standard error; `DEVSYNC_LOG` says how much (`debug`, or `info,russh=debug`), by default only what a user should
+/// know.
 fn log(stdio: bool) {
-    let usual = if stdio { "warn" } else { "info" };
-    let filter = EnvFilter::try_from_env("DEVSYNC_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
+    let usual = if stdio { LevelFilter::WARN } else { LevelFilter::INFO };
+    let asked = std::env::var("DEVSYNC_LOG").ok().and_then(|filter| filter.parse().ok());
+    // Not `EnvFilter`: it matches fields too, for which it brings half a megabyte of regular expressions.
+    let filter = asked.unwrap_or_else(|| Targets::new().with_default(usual));
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false);
+    tracing_subscriber::registry().with(filter).with(lines).init();
 }
 
 /// A large batch holds a directory open for each of its directories.
 fn raise_descriptors() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+    let limit = getrlimit(Resource::RLIMIT_NOFILE);
+    if let Ok((soft, hard)) = limit {
+        descriptors::remember_limit(soft, hard);
+    }
+    if let Ok((soft, hard)) = limit
         && soft < hard
         && let Err(errno) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
     {

@@ -4,10 +4,12 @@
 
 pub mod abstract_socket;
 pub mod access;
+pub mod capabilities;
 pub mod descriptors;
 pub mod dumpable;
 pub mod heap;
 pub mod ids;
+pub mod inherit;
 pub mod launch;
 pub mod listeners;
 pub mod mountpoint;
@@ -22,4 +24,5 @@ pub mod random;
 pub mod reap;
 pub mod rename;
 pub mod signals;
+pub mod terminal;
 pub mod xattr;

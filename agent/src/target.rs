@@ -2,6 +2,7 @@
 //! No path of the app is ever given to a plain path call; what to write is decided elsewhere.
 
 pub mod access;
+pub mod entry;
 pub mod error;
 pub mod find;
 pub mod identity;

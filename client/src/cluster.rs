@@ -21,7 +21,6 @@ mod ports;
 mod proxy;
 mod revive;
 mod rollout;
-mod security;
 mod sidecar;
 mod state;
 mod target;

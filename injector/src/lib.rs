@@ -1,1 +1,19 @@
 //! Puts devsync into pods: pure functions from a manifest to the same manifest with the agent in it, and back.
+//!
+//! No IO, no clock, no Kubernetes client: everything is decided from the object, the configuration and what is known
+//! of its place. `inject` and `eject` neither fail nor panic; what cannot be done is a warning, and the object passes
+//! as it came.
+
+pub mod agent;
+mod eject;
+mod inject;
+mod outcome;
+pub mod pid1;
+pub mod security;
+
+mod config;
+
+pub use config::Config;
+pub use eject::eject;
+pub use inject::inject;
+pub use outcome::{Outcome, Place};

@@ -35,6 +35,25 @@ pub const ATTACHED_SINCE: &str = "devsync.dev/attached-since";
 /// A pod's annotation once files in it are no longer those of its image: when that happened last.
 pub const MODIFIED_AT: &str = "devsync.dev/modified-at";
 
+/// The webhook's Deployment, Service, ConfigMap, Lease, roles and MutatingWebhookConfiguration.
+pub const INJECTOR: &str = "devsync-injector";
+/// The namespace that it is installed in, unless another is named.
+pub const INJECTOR_NAMESPACE: &str = "devsync-system";
+/// The webhook's image where nobody names another.
+pub const INJECTOR_IMAGE: &str = concat!("ghcr.io/devsync/devsync-injector:", env!("CARGO_PKG_VERSION"));
+/// The webhook's name in its configuration.
+pub const INJECTOR_WEBHOOK: &str = "inject.devsync.dev";
+/// The Secret with the webhook's certificates.
+pub const INJECTOR_TLS: &str = "devsync-injector-tls";
+/// Where the webhook listens.
+pub const INJECTOR_PORT: u16 = 8443;
+/// The key of the injector's ConfigMap that holds its configuration.
+pub const INJECTOR_CONFIG_KEY: &str = "config.yaml";
+/// The path of the webhook that mutates pods.
+pub const MUTATE_PATH: &str = "/mutate";
+/// An annotation of the Secret with the certificates: another value asks for new ones.
+pub const ROTATE: &str = "devsync.dev/rotate";
+
 /// What `devsync-agent authorize` prints: the way to the server that the key was registered with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authorized {

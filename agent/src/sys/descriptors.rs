@@ -21,6 +21,19 @@ pub fn close_on_exec_from(first: RawFd) {
     }
 }
 
+static LIMIT: std::sync::OnceLock<(u64, u64)> = std::sync::OnceLock::new();
+
+/// Remembers the limit of open files that this process began with.
+pub fn remember_limit(soft: u64, hard: u64) {
+    // The first word counts.
+    let _ = LIMIT.set((soft, hard));
+}
+
+/// What was remembered.
+pub fn limit_at_start() -> Option<(u64, u64)> {
+    LIMIT.get().copied()
+}
+
 /// Sends without blocking if `fd` is a socket; `None` when it is not one.
 pub fn send_if_socket(fd: RawFd, bytes: &[u8]) -> Option<io::Result<usize>> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;

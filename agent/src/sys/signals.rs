@@ -46,6 +46,12 @@ pub fn reset_ignored() {
     }
 }
 
+/// SIGPIPE as programs expect it: the standard library ignores it, and execve keeps that.
+pub fn default_sigpipe() {
+    // SAFETY: no handler is replaced, only "ignore".
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
 /// Sends `number` to the process group `group`.
 pub fn send_group(group: i32, number: i32) -> io::Result<()> {
     if group <= 1 {

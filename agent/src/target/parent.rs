@@ -3,7 +3,7 @@
 
 mod change;
 mod create;
-mod forbidden;
+pub(super) mod forbidden;
 mod read;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,7 +21,7 @@ use super::root::SyncRoot;
 
 pub use create::is_temp_name;
 pub(crate) use create::temp_name;
-pub use read::DirEntry;
+pub use read::{DirEntry, Listing};
 pub(super) use read::read_regular;
 
 /// Cheap to clone: the clones share one descriptor.

@@ -6,19 +6,25 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, fstatfs};
 
 use devsync_protocol::target::Confinement;
 
 use super::access::{Access, Hand};
 use super::error::TargetError;
 use super::identity::Identity;
-use super::metadata::Metadata;
+use super::entry::Entry;
+use super::metadata::{Kind, Metadata};
 use super::parent::Parent;
 use super::path;
 use super::walk;
 use crate::sys::ids::FsIdGuard;
 use crate::sys::openat2::{self, Scope};
+
+/// The device number of `ptmx` (Linux's devices.txt: 5, 2).
+const PTMX: u64 = 5 << 8 | 2;
 
 /// The root directory of one process, as a descriptor.
 #[derive(Clone, Debug)]
@@ -71,6 +77,22 @@ impl TargetRoot {
         self.whole().open_followed(&plain)
     }
 
+    /// A new terminal of the app's own /dev/pts, where its programs find it by name.
+    pub fn open_terminal(&self) -> Result<OwnedFd, Errno> {
+        let access = self.identity.access();
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let found = access.run(|_| openat(self.whole().resolve(b"dev/pts")?, "ptmx", flags, Mode::empty()))?;
+        // The app may have put anything there: only the device itself is opened.
+        let is_devpts = fstatfs(&found)?.filesystem_type() == DEVPTS_SUPER_MAGIC;
+        let stat = fstat(&found)?;
+        let is_device = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits();
+        if !is_devpts || !is_device || stat.st_rdev != PTMX {
+            return Err(Errno::ENODEV);
+        }
+        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+        access.run(|_| crate::sys::proc::reopen(&found, flags))
+    }
+
     fn whole(&self) -> SyncRoot {
         SyncRoot {
             root: self.clone(),
@@ -78,6 +100,13 @@ impl TargetRoot {
             scope: Scope::InRoot,
             name: Arc::from(&b"/"[..]),
         }
+    }
+}
+
+/// The root directory itself; for a change of root, which needs no path.
+impl AsFd for TargetRoot {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
     }
 }
 
@@ -127,6 +156,39 @@ impl SyncRoot {
         self.root.identity.is_alive()?;
         let dir = self.open_directory("open", directory)?;
         Parent::new(self.clone(), dir, path::join(&self.name, directory))
+    }
+
+    /// An entry itself, a symlink too; the empty path is the sync root.
+    pub fn entry(&self, path: &[u8]) -> Result<Entry, TargetError> {
+        if path.is_empty() {
+            return self.followed(path);
+        }
+        let (directory, leaf) = self.parent(path)?;
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let name = path::join(&self.name, path);
+        let opened = self.access().run(|_| openat(&directory, leaf, flags, Mode::empty()));
+        let fd = opened.map_err(|errno| self.error("open", path, errno))?;
+        Entry::new(self.clone(), fd, name)
+    }
+
+    /// What an entry is in the end: symlinks are followed as the app would, within the root. Where openat2 is missing
+    /// a symlink is refused.
+    pub fn followed(&self, path: &[u8]) -> Result<Entry, TargetError> {
+        if !path.is_empty() {
+            path::check(path)?;
+        }
+        self.root.identity.is_alive()?;
+        if self.root.confinement == Confinement::Walk && !path.is_empty() {
+            let entry = self.entry(path)?;
+            return match entry.metadata().kind {
+                Kind::Symlink => Err(self.error("open", path, Errno::ELOOP)),
+                _ => Ok(entry),
+            };
+        }
+        let from = if path.is_empty() { b"." } else { path };
+        let opened = self.access().run(|_: Hand| openat2::open(&self.dir, from, OFlag::O_PATH, self.scope));
+        let fd = opened.map_err(|errno| self.error("open", path, errno))?;
+        Entry::new(self.clone(), fd, path::join(&self.name, path))
     }
 
     /// Makes what is missing of a path of directories, one by one; links on the way may not lead out.

@@ -17,11 +17,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::add::{AddOptions, Added, Say, Step, agree};
 use super::obstacles::{check_pod, cluster as failure};
-use super::security::{Fit, Level, Runs, fit, fit_as_app};
 use super::sidecar::{Refused, level, refusal};
 use super::{ANSWER_WITHIN, Cluster, PodTarget, rollout};
 use crate::error::CommandError;
 use crate::report::plain;
+use devsync_injector::security::{Fit, Level, Runs, fit, fit_as_app};
 
 pub(super) use body::{Ours, ours};
 

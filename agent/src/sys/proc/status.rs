@@ -10,6 +10,10 @@ pub struct Status {
     /// Real, effective, saved, file system.
     pub uids: [u32; 4],
     pub gids: [u32; 4],
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// 0o022 where the kernel does not tell (before 4.7).
+    pub umask: u32,
     pub cap_permitted: CapSet,
     pub cap_effective: CapSet,
     pub cap_bounding: CapSet,
@@ -29,7 +33,7 @@ pub struct Status {
 impl Status {
     /// None when ids or capabilities are missing; fields that older kernels lack stay at 0.
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let mut status = Self::default();
+        let mut status = Self { umask: 0o022, ..Self::default() };
         let mut seen = 0;
         for line in text.split(|b| *b == b'\n') {
             // The kernel escapes newlines in the command, so a line begins with its key.
@@ -42,6 +46,8 @@ impl Status {
                 "TracerPid" => status.tracer = value.parse().ok()?,
                 "Uid" => (status.uids, seen) = (four(value)?, seen + 1),
                 "Gid" => (status.gids, seen) = (four(value)?, seen + 1),
+                "Groups" => status.groups = numbers(value),
+                "Umask" => status.umask = u32::from_str_radix(value, 8).ok()?,
                 "CapPrm" => (status.cap_permitted, seen) = (CapSet(hex(value)?), seen + 1),
                 "CapEff" => (status.cap_effective, seen) = (CapSet(hex(value)?), seen + 1),
                 "CapBnd" => status.cap_bounding = CapSet(hex(value)?),

@@ -9,10 +9,11 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, mkdirat};
-use nix::unistd::{Gid, Uid, fchown, fchownat, symlinkat};
+use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
 
 use super::super::access::Hand;
 use super::super::error::TargetError;
+use super::super::path;
 use super::super::temp::Temp;
 use super::Parent;
 use crate::sys::ids::FsIds;
@@ -52,6 +53,27 @@ impl Parent {
                 done => return Ok(Temp::new(self.clone(), name.into_bytes(), File::from(done?))),
             }
         }
+    }
+
+    /// A new empty file under this name, open for reading and writing; EEXIST when it is taken, by a symlink too.
+    pub fn create_file(&self, leaf: &[u8], mode: u32, append: bool) -> Result<File, TargetError> {
+        let mut flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        flags.set(OFlag::O_APPEND, append);
+        self.call("create the file", leaf, |hand| {
+            let file = openat(&self.inner.dir, leaf, flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
+            self.give_away(hand, &file)?;
+            // The umask has no say; set-id bits are for nobody's new file.
+            nix::sys::stat::fchmod(&file, Mode::from_bits_truncate(mode & 0o1777))?;
+            Ok(File::from(file))
+        })
+    }
+
+    /// Gives an existing entry another name; of a symlink the link itself is meant. EEXIST when the name is taken.
+    pub fn hard_link(&self, leaf: &[u8], to_dir: &Self, to: &[u8]) -> Result<(), TargetError> {
+        path::check_leaf(leaf)?;
+        to_dir.call("make the hard link", to, |_| {
+            linkat(&self.inner.dir, leaf, &to_dir.inner.dir, to, AtFlags::empty())
+        })
     }
 
     /// Makes a directory with exactly this mode; EEXIST when the name is taken, by a symlink too.

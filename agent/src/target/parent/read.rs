@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 
-use nix::dir::{Dir, Type};
+use nix::dir::{Dir, OwningIter, Type};
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, fstat};
 
@@ -34,6 +34,14 @@ impl Parent {
         self.call("read the link", leaf, |_| readlinkat(&self.inner.dir, leaf)).map(OsStringExt::into_vec)
     }
 
+    /// The same piece by piece, for a directory of any size. Entries are what readdir(3) gives, with errors in place.
+    pub fn listing(&self) -> Result<Listing, TargetError> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let opened = self.access().run(|_| openat(&self.inner.dir, ".", flags, Mode::empty()));
+        let entries = opened.and_then(Dir::from_fd).map_err(|errno| self.error("list", b"", errno))?;
+        Ok(Listing { directory: self.clone(), entries: entries.into_iter() })
+    }
+
     /// The names in the directory, unsorted, without `.` and `..`; an error when there are more than `limit`.
     pub fn read_dir(&self, limit: usize) -> Result<Vec<DirEntry>, TargetError> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -52,6 +60,29 @@ impl Parent {
             entries.push(DirEntry { name: name.to_vec(), kind: entry.file_type().map(kind) });
         }
         Ok(entries)
+    }
+}
+
+/// A directory that is being read, `.` and `..` included.
+#[derive(Debug)]
+pub struct Listing {
+    directory: Parent,
+    entries: OwningIter,
+}
+
+impl Listing {
+    pub fn directory(&self) -> &Parent {
+        &self.directory
+    }
+}
+
+impl Iterator for Listing {
+    type Item = Result<Vec<u8>, TargetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let entry = self.entries.next()?;
+        let name = entry.map(|entry| entry.file_name().to_bytes().to_vec());
+        Some(name.map_err(|errno| self.directory.error("list", b"", errno)))
     }
 }
 

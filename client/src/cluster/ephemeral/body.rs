@@ -91,7 +91,7 @@ mod tests {
     use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
 
     use super::*;
-    use crate::cluster::security::{Level, Runs, fit};
+    use devsync_injector::security::{Level, Runs, fit};
 
     #[test]
     fn only_todays_body_counts_as_offered() {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 /// The strictest Pod Security level that a namespace enforces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Level {
+pub enum Level {
     Privileged,
     Baseline,
     Restricted,
@@ -18,7 +18,7 @@ const UID_RANGE: &str = "openshift.io/sa.scc.uid-range";
 
 impl Level {
     /// The level that a namespace's labels ask for; without a label nothing is enforced.
-    pub(super) fn of_namespace(namespace: &Value) -> Self {
+    pub fn of_namespace(namespace: &Value) -> Self {
         let metadata = &namespace["metadata"];
         if metadata["annotations"][UID_RANGE].is_string() {
             return Self::Restricted;
@@ -34,7 +34,7 @@ impl Level {
 
 /// Whom the agent runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Runs {
+pub enum Runs {
     /// The app's own ids, which the pod's spec states; no capability.
     App { uid: i64, gid: i64 },
     /// Root with the runtime's default capabilities: it takes on the app's ids for each access, whatever they are.
@@ -47,7 +47,7 @@ pub(super) enum Runs {
 
 /// The agent's security context and how it was found.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Fit {
+pub struct Fit {
     pub runs: Runs,
     /// The container's `securityContext`.
     pub context: Value,
@@ -55,7 +55,7 @@ pub(super) struct Fit {
 
 impl Fit {
     /// Whom the agent runs as, for a person.
-    pub(super) fn words(&self) -> String {
+    pub fn words(&self) -> String {
         match self.runs {
             Runs::Root => "root with the runtime's default capabilities".to_owned(),
             Runs::Tracer => {
@@ -90,7 +90,7 @@ const DEFAULT_CAPABILITIES: [&str; 14] = [
 /// Up to *baseline* the agent is root with `capabilities` unset: that reaches an app of any ids and writes root-owned
 /// files, which most images have. Under *restricted* it has the app's ids where uid and gid are both stated.
 /// `/proc/PID/root` asks for equal uid *and* gid, so that one of them alone counts as unknown.
-pub(super) fn fit(pod_spec: &Value, container: &Value, level: Level) -> Fit {
+pub fn fit(pod_spec: &Value, container: &Value, level: Level) -> Fit {
     let runs = match (level, stated_ids(pod_spec, container)) {
         (Level::Restricted, Some((uid, gid))) => Runs::App { uid, gid },
         (Level::Restricted, None) => Runs::Given,
@@ -101,14 +101,14 @@ pub(super) fn fit(pod_spec: &Value, container: &Value, level: Level) -> Fit {
 }
 
 /// The same-ids fit, where both ids are stated: the way out where a policy refuses root.
-pub(super) fn fit_as_app(pod_spec: &Value, container: &Value) -> Option<Fit> {
+pub fn fit_as_app(pod_spec: &Value, container: &Value) -> Option<Fit> {
     let (uid, gid) = stated_ids(pod_spec, container)?;
     let runs = Runs::App { uid, gid };
     Some(Fit { runs, context: context(runs, pod_spec, container) })
 }
 
 /// The security context of an agent that runs as `runs` beside `container`.
-pub(super) fn context(runs: Runs, pod_spec: &Value, container: &Value) -> Value {
+pub fn context(runs: Runs, pod_spec: &Value, container: &Value) -> Value {
     let mut context = json!({
         "allowPrivilegeEscalation": false,
         "readOnlyRootFilesystem": true,
@@ -151,7 +151,7 @@ pub(super) fn context(runs: Runs, pod_spec: &Value, container: &Value) -> Value 
 }
 
 /// The app's uid and gid, where the spec states both; the container's word counts before the pod's.
-pub(super) fn stated_ids(pod_spec: &Value, container: &Value) -> Option<(i64, i64)> {
+pub fn stated_ids(pod_spec: &Value, container: &Value) -> Option<(i64, i64)> {
     let stated = |field| id(container, field).or_else(|| id(pod_spec, field));
     Some((stated("runAsUser")?, stated("runAsGroup")?))
 }

@@ -1,0 +1,15 @@
+//! Programs in the app's world: its root, environment, directory, ids, and no more capabilities than it has.
+//!
+//! The agent starts this executable again as a helper (`helper`), which has nothing of the agent's but the few
+//! descriptors that it is given. It changes its root, gives up what the app has not, and executes; what fails on the
+//! way is told to the agent, and nothing is executed then. There is no way back to the agent's own root.
+
+pub mod helper;
+mod launch;
+mod passwd;
+mod plan;
+mod toolbox;
+mod words;
+
+pub use launch::{Launched, LaunchError, Request, Streams, launch};
+pub use toolbox::TOOLBOX;
