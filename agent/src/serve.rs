@@ -34,6 +34,9 @@ pub struct ServeArgs {
     /// Which process is the app: pid/N, container/ID or mnt/INODE; by default the only other container here.
     #[arg(long, value_name = "TARGET", default_value = "auto")]
     pub target: Query,
+    /// Let forwards (ssh -L, -R, -D) reach any address, not only the pod's own and its loopback.
+    #[arg(long)]
+    pub open_forwards: bool,
 }
 
 #[derive(Debug, Error)]
@@ -79,9 +82,16 @@ pub fn run(args: ServeArgs) -> Result<(), ServeError> {
         };
         let book = Arc::new(Book { registered: Arc::clone(&registered), server, shutdown: shutdown.clone() });
         let desk = tokio::spawn(desk.run(book));
-        let session = sessions(args.target, state.path().to_owned());
+        let session = sessions(args.target.clone(), state.path().to_owned());
         let authorized_keys = args.authorized_keys;
-        let config = SshConfig { host_key, authorized_keys, registered, limits: Limits::default() };
+        let config = SshConfig {
+            host_key,
+            authorized_keys,
+            registered,
+            target: args.target,
+            open_forwards: args.open_forwards,
+            limits: Limits::default(),
+        };
         ssh::serve(config, listener, session, shutdown).await;
         match desk.await {
             Ok(ended) => ended.map_err(start("register keys")),
@@ -91,7 +101,7 @@ pub fn run(args: ServeArgs) -> Result<(), ServeError> {
 }
 
 /// What each channel runs: a session for its key's target.
-fn sessions(target: Query, state: PathBuf) -> Arc<SessionFn> {
+pub(crate) fn sessions(target: Query, state: PathBuf) -> Arc<SessionFn> {
     let holders = Arc::new(Holders::default());
     Arc::new(move |reader, writer, caller: Caller| {
         let Caller { peer, stop } = caller;

@@ -13,6 +13,7 @@ pub mod path;
 pub mod report;
 pub mod root;
 pub mod shown;
+pub mod sockets;
 pub mod temp;
 mod walk;
 mod writable;

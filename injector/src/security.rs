@@ -3,6 +3,8 @@
 
 use serde_json::{Value, json};
 
+use crate::annotations::RunAs;
+
 /// The strictest Pod Security level that a namespace enforces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -17,6 +19,20 @@ const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
 const UID_RANGE: &str = "openshift.io/sa.scc.uid-range";
 
 impl Level {
+    /// The name that labels have for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Privileged => "privileged",
+            Self::Baseline => "baseline",
+            Self::Restricted => "restricted",
+        }
+    }
+
+    /// The level of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Privileged, Self::Baseline, Self::Restricted].into_iter().find(|level| level.name() == name)
+    }
+
     /// The level that a namespace's labels ask for; without a label nothing is enforced.
     pub fn of_namespace(namespace: &Value) -> Self {
         let metadata = &namespace["metadata"];
@@ -94,10 +110,68 @@ pub fn fit(pod_spec: &Value, container: &Value, level: Level) -> Fit {
     let runs = match (level, stated_ids(pod_spec, container)) {
         (Level::Restricted, Some((uid, gid))) => Runs::App { uid, gid },
         (Level::Restricted, None) => Runs::Given,
-        _ if holds_more_than_default(container) => Runs::Tracer,
+        // Baseline does not permit that capability; nor does it the app's.
+        (Level::Privileged, _) if holds_more_than_default(container) => Runs::Tracer,
         _ => Runs::Root,
     };
     Fit { runs, context: context(runs, pod_spec, container) }
+}
+
+/// The fit for what a pod asks for, and why it is another where it cannot be had.
+pub fn fit_for(
+    pod_spec: &Value,
+    container: &Value,
+    level: Level,
+    run_as: RunAs,
+    ptrace: bool,
+) -> (Fit, Option<String>) {
+    let made = |runs| Fit { runs, context: context(runs, pod_spec, container) };
+    let refused = |what: &str, needs: &str| {
+        let level = level.name();
+        Some(format!("the agent is without {what}: the namespace enforces {level}, and that takes {needs}"))
+    };
+    let is_restricted = level == Level::Restricted;
+    match (run_as, ptrace) {
+        // Only root keeps a capability at exec.
+        (RunAs::App, true) if level == Level::Privileged => {
+            (made(Runs::Tracer), Some("the agent runs as root: SYS_PTRACE is of no use to a user".to_owned()))
+        }
+        (_, true) if level == Level::Privileged => (made(Runs::Tracer), None),
+        (RunAs::App, _) => {
+            let note = if ptrace { refused("SYS_PTRACE", "privileged") } else { None };
+            (fit_as_app(pod_spec, container).unwrap_or_else(|| made(Runs::Given)), note)
+        }
+        (_, true) => (fit(pod_spec, container, level), refused("SYS_PTRACE", "privileged")),
+        (RunAs::Root, false) if is_restricted => {
+            (fit(pod_spec, container, level), refused("root", "baseline or privileged"))
+        }
+        _ => (fit(pod_spec, container, level), None),
+    }
+}
+
+/// The context of an init container that needs no right: the app's ids where its container states them, since those of
+/// its image or of the pod count anyway.
+pub fn without_rights(level: Level, container: &Value) -> Value {
+    let mut context = json!({
+        "allowPrivilegeEscalation": false,
+        "readOnlyRootFilesystem": true,
+        "seccompProfile": {"type": "RuntimeDefault"},
+        "capabilities": {"drop": ["ALL"]},
+    });
+    if level == Level::Restricted {
+        context["runAsNonRoot"] = json!(true);
+    }
+    for field in ["runAsUser", "runAsGroup", "runAsNonRoot", "seLinuxOptions"] {
+        if let Some(value) = container["securityContext"].get(field) {
+            context[field] = value.clone();
+        }
+    }
+    context
+}
+
+/// The app's uid, where the spec states it.
+pub fn stated_uid(pod_spec: &Value, container: &Value) -> Option<i64> {
+    id(container, "runAsUser").or_else(|| id(pod_spec, "runAsUser"))
 }
 
 /// The same-ids fit, where both ids are stated: the way out where a policy refuses root.

@@ -83,6 +83,8 @@ async fn restart(
                     .cause(format!("{}: {}", failure.what, failure.cause))
                     .hint_opt(Some(failure.hint).filter(|h| !h.is_empty())));
             }
+            // That is what is changed now.
+            Some(session::Event::Held { .. }) => {}
             Some(session::Event::Crashed { cause, .. }) => return Err(CommandError::new(cause)),
             Some(session::Event::Ended(error)) => return Err(error.into()),
             None => return Err(CommandError::new("the session ended")),
