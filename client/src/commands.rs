@@ -1,6 +1,7 @@
 //! One file for each command; what two of them need is here.
 
 pub mod attach;
+pub mod debug;
 pub mod detach;
 pub mod exec;
 pub mod logs;
