@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod annotations;
 mod config;
+pub mod documents;
 mod eject;
 mod inject;
 mod original;
