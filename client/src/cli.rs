@@ -2,6 +2,7 @@
 
 mod look;
 mod target;
+mod tools;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -14,6 +15,7 @@ use crate::rule::RestartRule;
 
 pub use look::{LogsArgs, PortForwardArgs};
 pub use target::{ClusterArgs, TargetArgs, TargetWord, WorkloadKind, is_target_name};
+pub use tools::{DebugArgs, ExecArgs, ProxyArgs, SshConfigArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,6 +58,14 @@ pub enum Command {
     Logs(LogsArgs),
     /// Listen on ports here that lead into the pod
     PortForward(PortForwardArgs),
+    /// Run a program where the app lives: tests, linters
+    Exec(Box<ExecArgs>),
+    /// A debugger on the app as it runs: gdb, lldb, delve, an editor
+    Debug(Box<DebugArgs>),
+    /// Hosts for ssh, scp, sftp, rsync, sshfs and editors
+    SshConfig(Box<SshConfigArgs>),
+    /// Standard input and output are a stream to the agent's SSH server: ssh's ProxyCommand
+    Proxy(Box<ProxyArgs>),
 }
 
 const ATTACH_EXAMPLES: &str = "\
@@ -161,6 +171,9 @@ pub struct DetachArgs {
     /// Do not wait for the rollout
     #[arg(long)]
     pub no_wait: bool,
+    /// End another person's session with it, too
+    #[arg(long)]
+    pub take_over: bool,
     #[command(flatten)]
     pub output: OutputArgs,
 }

@@ -15,6 +15,8 @@ mod outcome;
 pub mod pid1;
 mod resources;
 pub mod security;
+#[cfg(feature = "server")]
+pub mod server;
 
 pub use config::{Config, ConfigError};
 pub use eject::eject;

@@ -28,7 +28,7 @@ pub async fn run(args: &RestartArgs) -> Result<ExitCode, CommandError> {
                 other => return Err(control::failure(other)),
             }
         }
-        Whom::Target(route) => by_ourselves(&route, args).await?,
+        Whom::Target(route) => by_ourselves(&route.quiet(args.output.quiet), args).await?,
     };
     match args.output.output {
         Output::Json => say_json(&serde_json::json!({"event": "restarted", "text": text}))?,
