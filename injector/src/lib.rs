@@ -9,6 +9,7 @@ pub mod annotations;
 mod config;
 pub mod documents;
 mod eject;
+pub mod filter;
 mod inject;
 mod original;
 mod outcome;
