@@ -1,5 +1,6 @@
 //! The command line: words, groups and help. Values are checked for their form here, for their sense later.
 
+mod install;
 mod look;
 mod target;
 
@@ -12,6 +13,7 @@ use devsync_protocol::restart::RestartMode;
 use crate::cluster::AddArgs;
 use crate::rule::RestartRule;
 
+pub use install::{InstallArgs, InstallationArgs, Label, UninstallArgs};
 pub use look::{LogsArgs, PortForwardArgs};
 pub use target::{ClusterArgs, TargetArgs, TargetWord, WorkloadKind, is_target_name};
 
@@ -56,6 +58,10 @@ pub enum Command {
     Logs(LogsArgs),
     /// Listen on ports here that lead into the pod
     PortForward(PortForwardArgs),
+    /// Install the webhook that gives pods of development namespaces their agent
+    Install(InstallArgs),
+    /// Remove that webhook again
+    Uninstall(UninstallArgs),
 }
 
 const ATTACH_EXAMPLES: &str = "\

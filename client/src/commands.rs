@@ -2,11 +2,13 @@
 
 pub mod attach;
 pub mod detach;
+pub mod install;
 pub mod logs;
 pub mod port_forward;
 pub mod pull;
 pub mod restart;
 pub mod status;
+pub mod uninstall;
 pub mod verify;
 
 use std::io::Write;

@@ -76,6 +76,8 @@ async fn command(command: &Command) -> Result<ExitCode, CommandError> {
         Command::Pull(args) => commands::pull::run(args).await,
         Command::Logs(args) => commands::logs::run(args).await,
         Command::PortForward(args) => commands::port_forward::run(args).await,
+        Command::Install(args) => commands::install::run(args).await,
+        Command::Uninstall(args) => commands::uninstall::run(args).await,
     }
 }
 
