@@ -4,6 +4,8 @@
 
 pub mod authorize;
 pub mod cli;
+pub mod debug;
+pub mod inetd;
 pub mod restart;
 pub mod serve;
 pub mod session;

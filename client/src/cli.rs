@@ -3,6 +3,7 @@
 mod install;
 mod look;
 mod target;
+mod tools;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -16,6 +17,7 @@ use crate::rule::RestartRule;
 pub use install::{InstallArgs, InstallationArgs, Label, UninstallArgs};
 pub use look::{LogsArgs, PortForwardArgs};
 pub use target::{ClusterArgs, TargetArgs, TargetWord, WorkloadKind, is_target_name};
+pub use tools::{DebugArgs, ExecArgs, ProxyArgs, SshConfigArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -58,10 +60,21 @@ pub enum Command {
     Logs(LogsArgs),
     /// Listen on ports here that lead into the pod
     PortForward(PortForwardArgs),
+<<<<<<< HEAD
     /// Install the webhook that gives pods of development namespaces their agent
     Install(InstallArgs),
     /// Remove that webhook again
     Uninstall(UninstallArgs),
+=======
+    /// Run a program where the app lives: tests, linters
+    Exec(Box<ExecArgs>),
+    /// A debugger on the app as it runs: gdb, lldb, delve, an editor
+    Debug(Box<DebugArgs>),
+    /// Hosts for ssh, scp, sftp, rsync, sshfs and editors
+    SshConfig(Box<SshConfigArgs>),
+    /// Standard input and output are a stream to the agent's SSH server: ssh's ProxyCommand
+    Proxy(Box<ProxyArgs>),
+>>>>>>> main
 }
 
 const ATTACH_EXAMPLES: &str = "\

@@ -1,12 +1,19 @@
 //! One file for each command; what two of them need is here.
 
 pub mod attach;
+pub mod debug;
 pub mod detach;
+<<<<<<< HEAD
 pub mod install;
+=======
+pub mod exec;
+>>>>>>> main
 pub mod logs;
 pub mod port_forward;
+pub mod proxy;
 pub mod pull;
 pub mod restart;
+pub mod ssh_config;
 pub mod status;
 pub mod uninstall;
 pub mod verify;

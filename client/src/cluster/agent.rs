@@ -12,11 +12,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::Api;
 use kube::api::{AttachParams, LogParams};
 use russh::keys::key::safe_rng;
-use russh::keys::{Algorithm, PrivateKey};
+use russh::keys::{Algorithm, PrivateKey, PublicKey};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
-use super::forward::{Forward, PodLink, Said, forward};
+use super::forward::{Forward, PodLink, PortStream, Said, forward};
 use super::target::PodTarget;
 use super::{Cluster, explain};
 use crate::error::{CommandError, Kind};
@@ -52,7 +52,7 @@ pub struct Access {
 pub async fn open(cluster: &Cluster, target: &PodTarget, access: &Access) -> Result<Transport, CommandError> {
     let Some(agent) = &target.agent else { return Err(no_agent(cluster, target)) };
     let key = new_key()?;
-    let answer = match authorize(cluster, target, agent, &key, access).await? {
+    let answer = match authorize(cluster, target, agent, key.public_key(), access).await? {
         Some(answer) => answer,
         None => return with_identity(cluster, target, agent, access).await,
     };
@@ -62,6 +62,29 @@ pub async fn open(cluster: &Cluster, target: &PodTarget, access: &Access) -> Res
     let name = target.to_string();
     let connected = ssh::connect_over(stream, USER, Arc::new(key), pinned, &name).await;
     finish(connected, said, name)
+}
+
+/// A stream to the agent's SSH server on which nothing was said yet, and the key that the server must prove.
+pub struct Raw {
+    pub stream: PortStream,
+    pub host_key: PinnedKey,
+    pub said: Said,
+}
+
+/// As [`open`], for whoever speaks SSH itself and holds the private half of `key`.
+pub async fn raw(
+    cluster: &Cluster,
+    target: &PodTarget,
+    key: &PublicKey,
+    access: &Access,
+) -> Result<Raw, CommandError> {
+    let Some(agent) = &target.agent else { return Err(no_agent(cluster, target)) };
+    let (port, host_key) = match authorize(cluster, target, agent, key, access).await? {
+        Some(answer) => (answer.listen.port(), pin(&answer.host_key, target)?),
+        None => known(cluster, target, agent, access).await?,
+    };
+    let Forward { stream, said } = forward(cluster, &target.namespace, &target.pod, port).await?;
+    Ok(Raw { stream, host_key, said })
 }
 
 fn finish(
@@ -126,12 +149,11 @@ async fn authorize(
     cluster: &Cluster,
     target: &PodTarget,
     agent: &str,
-    key: &PrivateKey,
+    key: &PublicKey,
     access: &Access,
 ) -> Result<Option<Authorized>, CommandError> {
     let doing = format!("the agent in {target} cannot be asked to let this session in");
-    let public =
-        key.public_key().to_openssh().map_err(|error| CommandError::new(doing.clone()).cause(error))?;
+    let public = key.to_openssh().map_err(|error| CommandError::new(doing.clone()).cause(error))?;
     let container = format!("container/{}", target.container_id);
     let who = who();
     let mut words = vec![AGENT_PROGRAM, "authorize", "--key", &public, "--target", &container, "--who", &who];
@@ -248,17 +270,27 @@ async fn with_identity(
     access: &Access,
 ) -> Result<Transport, CommandError> {
     let identity = access.identity.clone().unwrap_or_default();
-    let (port, host_key) = match &access.host_key {
-        Some(given) => {
-            let pinned = PinnedKey::parse(given).map_err(|e| CommandError::of(e).kind(Kind::Usage))?;
-            (AGENT_PORT, pinned)
-        }
-        None => from_log(cluster, target, agent).await?,
-    };
+    let (port, host_key) = known(cluster, target, agent, access).await?;
     let Forward { stream, said } = forward(cluster, &target.namespace, &target.pod, port).await?;
     let name = target.to_string();
     let connected = ssh::connect_over_with(stream, USER, &identity, host_key, &name).await;
     finish(connected, said, name)
+}
+
+/// Where the agent listens, and its host key: as it was given, else from the log.
+async fn known(
+    cluster: &Cluster,
+    target: &PodTarget,
+    agent: &str,
+    access: &Access,
+) -> Result<(u16, PinnedKey), CommandError> {
+    match &access.host_key {
+        Some(given) => {
+            let pinned = PinnedKey::parse(given).map_err(|e| CommandError::of(e).kind(Kind::Usage))?;
+            Ok((AGENT_PORT, pinned))
+        }
+        None => from_log(cluster, target, agent).await,
+    }
 }
 
 /// The known_hosts line that the agent prints when it starts: `[127.0.0.1]:2222 ssh-ed25519 AAAA…`. Only the agent and
@@ -291,7 +323,7 @@ fn known_host(line: &str) -> Option<(u16, PinnedKey)> {
 }
 
 /// Who this is, told to whoever finds the app taken: `ann@laptop`.
-pub(super) fn who() -> String {
+pub(crate) fn who() -> String {
     let user = ["USER", "LOGNAME", "USERNAME"].iter().find_map(|name| std::env::var(name).ok());
     let user = user.filter(|u| !u.is_empty()).unwrap_or_else(|| "somebody".to_owned());
     let who = match host() {
