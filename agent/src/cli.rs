@@ -1,4 +1,5 @@
-//! The agent's command line: `serve`, `authorize`, `--stdio`, and the helper that it starts itself.
+//! The agent's command line: `serve` and its `authorize` and `stop`, `ids`, `--stdio`, and the helper that it starts
+//! itself.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,13 +17,15 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::authorize::{self, AskArgs};
+use crate::authorize::{self, AskArgs, StopArgs};
+use crate::inetd::{self, InetdArgs};
 use crate::restart::helper;
 use crate::serve::{self, ServeArgs};
 use crate::session::{self, SessionConfig, SessionError};
 use crate::shell;
 use crate::sys::{descriptors, dumpable};
 use crate::target::find::Query;
+use crate::target::ids::{self, IdsArgs};
 
 /// Finds the app beside it, writes the developer's files into the app's root and restarts it in place.
 ///
@@ -58,6 +61,12 @@ enum Command {
     Serve(ServeArgs),
     /// Register a public key with the agent that serves in this container; print where it listens, and its host key.
     Authorize(AskArgs),
+    /// Have the agent that serves in this container end in order.
+    Stop(StopArgs),
+    /// Print as whom the app runs, and end.
+    Ids(IdsArgs),
+    /// Be an SSH server for one connection, on standard input and output.
+    Inetd(InetdArgs),
 }
 
 /// The whole of `main`.
@@ -71,7 +80,7 @@ pub fn run() -> ExitCode {
         return shell::helper::helper_main();
     }
     let cli = Cli::parse();
-    log(cli.stdio);
+    log(cli.stdio || matches!(cli.command, Some(Command::Inetd(_))));
     if let Err(errno) = hardened {
         tracing::warn!(%errno, "the agent's memory is not protected from the app");
     }
@@ -91,6 +100,9 @@ fn start(cli: Cli) -> anyhow::Result<()> {
     match (cli.command, cli.place) {
         (Some(Command::Serve(args)), _) => Ok(serve::run(args)?),
         (Some(Command::Authorize(args)), _) => authorize(args),
+        (Some(Command::Stop(args)), _) => Ok(authorize::stop(&args)?),
+        (Some(Command::Ids(args)), _) => Ok(ids::print(&args)?),
+        (Some(Command::Inetd(args)), _) => Ok(inetd::run(args)?),
         (None, Some(place)) if cli.stdio => serve_stdio(place),
         _ => anyhow::bail!("nothing to do: give --stdio, serve or authorize (see --help)"),
     }

@@ -4,6 +4,7 @@
 
 pub mod authorize;
 pub mod cli;
+pub mod inetd;
 pub mod restart;
 pub mod serve;
 pub mod session;

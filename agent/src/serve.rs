@@ -1,4 +1,4 @@
-//! `devsync-agent serve`: from arguments to a running server and its desk, until SIGTERM or SIGINT.
+//! `devsync-agent serve`: from arguments to a running server and its desk, until SIGTERM, SIGINT or `stop`.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -62,8 +62,14 @@ pub fn run(args: ServeArgs) -> Result<(), ServeError> {
     let desk = Desk::open(&state)?;
     let host_key = HostKey::kept(state.path())?;
     if let Some(file) = &args.authorized_keys {
-        let keys = AuthorizedKeys::new(file.clone()).load()?;
-        tracing::info!(keys, file = %file.display(), "authorized keys");
+        match AuthorizedKeys::new(file.clone()).load() {
+            Ok(keys) => tracing::info!(keys, file = %file.display(), "authorized keys"),
+            // It is looked for again at each login: a ConfigMap may come later, and ending here would end the pod's peace.
+            Err(AuthorizedKeysError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                tracing::warn!(file = %file.display(), "there are no authorized keys yet");
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     // Two threads: one connection's ciphers must not hold up another's, and a sidecar has little CPU.
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -80,8 +86,8 @@ pub fn run(args: ServeArgs) -> Result<(), ServeError> {
             listen: address,
             host_key: host_key.public(),
         };
-        let book = Arc::new(Book { registered: Arc::clone(&registered), server });
-        let desk = tokio::spawn(desk.run(book, shutdown.clone()));
+        let book = Arc::new(Book { registered: Arc::clone(&registered), server, shutdown: shutdown.clone() });
+        let desk = tokio::spawn(desk.run(book));
         let session = sessions(args.target.clone(), state.path().to_owned());
         let authorized_keys = args.authorized_keys;
         let config = SshConfig {
@@ -101,7 +107,7 @@ pub fn run(args: ServeArgs) -> Result<(), ServeError> {
 }
 
 /// What each channel runs: a session for its key's target.
-fn sessions(target: Query, state: PathBuf) -> Arc<SessionFn> {
+pub(crate) fn sessions(target: Query, state: PathBuf) -> Arc<SessionFn> {
     let holders = Arc::new(Holders::default());
     Arc::new(move |reader, writer, caller: Caller| {
         let Caller { peer, stop } = caller;

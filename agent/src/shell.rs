@@ -11,5 +11,5 @@ mod plan;
 mod toolbox;
 mod words;
 
-pub use launch::{Launched, LaunchError, Request, Streams, launch};
+pub use launch::{LaunchError, Launched, Request, Streams, launch};
 pub use toolbox::TOOLBOX;

@@ -6,6 +6,7 @@ pub mod entry;
 pub mod error;
 pub mod find;
 pub mod identity;
+pub mod ids;
 pub mod metadata;
 pub mod parent;
 pub mod path;

@@ -2,6 +2,7 @@
 
 mod look;
 mod target;
+mod tools;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -13,7 +14,8 @@ use crate::cluster::AddArgs;
 use crate::rule::RestartRule;
 
 pub use look::{LogsArgs, PortForwardArgs};
-pub use target::{ClusterArgs, TargetArgs, TargetWord, WorkloadKind};
+pub use target::{ClusterArgs, TargetArgs, TargetWord, WorkloadKind, is_target_name};
+pub use tools::{ExecArgs, ProxyArgs, SshConfigArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,6 +58,12 @@ pub enum Command {
     Logs(LogsArgs),
     /// Listen on ports here that lead into the pod
     PortForward(PortForwardArgs),
+    /// Run a program where the app lives: tests, linters
+    Exec(Box<ExecArgs>),
+    /// Hosts for ssh, scp, sftp, rsync, sshfs and editors
+    SshConfig(Box<SshConfigArgs>),
+    /// Standard input and output are a stream to the agent's SSH server: ssh's ProxyCommand
+    Proxy(Box<ProxyArgs>),
 }
 
 const ATTACH_EXAMPLES: &str = "\
@@ -95,6 +103,9 @@ pub struct AttachArgs {
     /// Delete files in the pod that are not here (otherwise only what devsync put there)
     #[arg(long, help_heading = "What is synced")]
     pub delete: bool,
+    /// Do not ask where a large part of the files here is gone: delete it in the pod, too
+    #[arg(long, help_heading = "What is synced")]
+    pub accept_deletes: bool,
     /// Overwrite files that changed in the pod since devsync wrote them
     #[arg(long, help_heading = "What is synced")]
     pub overwrite: bool,
@@ -124,7 +135,7 @@ pub struct AttachArgs {
     /// Say what would be sent, and write nothing
     #[arg(long, help_heading = "How it runs")]
     pub dry_run: bool,
-    /// Do not ask: yes to a change in the cluster, to a proposed place and to many deletes
+    /// Do not ask: yes to a change in the cluster and to a proposed place
     #[arg(short, long, help_heading = "How it runs")]
     pub yes: bool,
 
@@ -158,6 +169,9 @@ pub struct DetachArgs {
     /// Do not wait for the rollout
     #[arg(long)]
     pub no_wait: bool,
+    /// End another person's session with it, too
+    #[arg(long)]
+    pub take_over: bool,
     #[command(flatten)]
     pub output: OutputArgs,
 }

@@ -2,10 +2,13 @@
 
 pub mod attach;
 pub mod detach;
+pub mod exec;
 pub mod logs;
 pub mod port_forward;
+pub mod proxy;
 pub mod pull;
 pub mod restart;
+pub mod ssh_config;
 pub mod status;
 pub mod verify;
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::cli::{SyncSpec, TargetWord};
+use crate::cli::{SyncSpec, TargetWord, is_target_name};
 use crate::rule::RestartRule;
 
 /// The file's name.
@@ -148,10 +148,9 @@ fn is_absent(error: &std::io::Error) -> bool {
 fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
     let config: Config = read(path, text)?;
     for (name, target) in &config.targets {
-        let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         let problem = match () {
             () if !target.targets.is_empty() => "a target has no targets of its own",
-            () if name.is_empty() || !name.chars().all(usable) => "a name is letters, digits, - _ and .",
+            () if !is_target_name(name) => "a name is letters, digits, - _ and .",
             () => continue,
         };
         let line = text.lines().position(|line| line.contains(&format!("targets.{name}"))).unwrap_or(0) + 1;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tokio::sync::mpsc;
 
 use crate::cli::{ClusterArgs, TargetWord};
-use crate::cluster::{self, Access, Cluster, PodTarget, WorkloadRef};
+use crate::cluster::{self, Access, Cluster, Login, PodTarget, WorkloadRef};
 use crate::error::{CommandError, Kind};
 use crate::session::{Event, Session, SessionError, Welcome};
 use crate::transport::ssh::{self, PinnedKey, SshError, SshTarget};
@@ -23,6 +23,8 @@ pub struct Route {
     pub host_key: Option<String>,
     /// Where a target in a cluster is looked for.
     pub cluster: ClusterArgs,
+    /// Shared by all that reach it by this route.
+    pub login: Login,
     /// End another client's session with the app first.
     pub take_over: bool,
 }
@@ -38,6 +40,17 @@ impl Route {
             Some(place) => format!("{} {place}{container}", self.target),
             None => self.target.to_string(),
         }
+    }
+
+    /// The same; with `quiet` nothing is said of what is waited for.
+    #[must_use]
+    pub fn quiet(self, quiet: bool) -> Self {
+        if quiet { Self { login: Login::quiet(), ..self } } else { self }
+    }
+
+    /// The cluster that the target is in.
+    pub async fn cluster(&self) -> Result<Cluster, CommandError> {
+        self.login.cluster(&self.cluster).await
     }
 }
 
@@ -57,11 +70,10 @@ pub async fn connect(route: &Route) -> Result<Connected, CommandError> {
         TargetWord::Ssh { user, host, port } => (over_ssh(route, user.as_deref(), host, *port).await?, None),
         TargetWord::Container { engine, name } => {
             let connected = container::connect(*engine, name).await;
-            let told = |error: container::ContainerError| {
-                let hint = error.hint();
-                CommandError::of(error).hint_opt(hint)
-            };
-            (connected.map_err(told)?, None)
+            (connected.map_err(tell_container)?, None)
+        }
+        TargetWord::Named(name) => {
+            return Err(CommandError::usage(format!("[targets.{name}] of devsync.toml names no target")));
         }
         TargetWord::Workload { .. } | TargetWord::Selector(_) => {
             let (transport, pod) = into_pod(route).await?;
@@ -81,14 +93,19 @@ pub async fn connect(route: &Route) -> Result<Connected, CommandError> {
     Ok(Connected { session, welcome, events, pod })
 }
 
-async fn into_pod(route: &Route) -> Result<(Transport, PodTarget), CommandError> {
+/// The pod that a target in a cluster leads to: one with an agent before one without, the newest ready first.
+pub async fn pod_of(route: &Route) -> Result<(Cluster, PodTarget), CommandError> {
     let not_here = || CommandError::usage(format!("{} is in no cluster", route.target));
     let workload = WorkloadRef::of(&route.target).ok_or_else(not_here)?;
-    let cluster = Cluster::connect(&route.cluster).await?;
+    let cluster = route.cluster().await?;
     let found = cluster::find(&cluster, &workload, route.cluster.container.as_deref()).await?;
-    // A pod with an agent before one without, the newest ready first.
     let with_agent = found.iter().position(|pod| pod.has_agent).unwrap_or(0);
     let pod = found.into_iter().nth(with_agent).ok_or_else(not_here)?;
+    Ok((cluster, pod))
+}
+
+async fn into_pod(route: &Route) -> Result<(Transport, PodTarget), CommandError> {
+    let (cluster, pod) = pod_of(route).await?;
     let access = Access {
         take_over: route.take_over,
         identity: route.identity.clone(),
@@ -102,14 +119,21 @@ fn local(target: &TargetWord) -> Result<Transport, CommandError> {
         return Err(CommandError::usage(format!("{target} is a process of this machine, which is no Linux"))
             .hint("reach an agent elsewhere: ssh/HOST:PORT"));
     }
-    stdio::connect(&target.to_string(), &crate::dirs::state().join("agent")).map_err(|error| {
-        let hint = match &error {
-            StdioError::NoAgent { .. } => "install devsync-agent beside devsync, or name it in DEVSYNC_AGENT",
-            StdioError::State { .. } => "DEVSYNC_STATE names another directory",
-            StdioError::Spawn { .. } => "is it an executable of this machine?",
-        };
-        CommandError::of(error).hint(hint)
-    })
+    stdio::connect(&target.to_string(), &crate::dirs::state().join("agent")).map_err(tell_stdio)
+}
+
+pub(crate) fn tell_stdio(error: StdioError) -> CommandError {
+    let hint = match &error {
+        StdioError::NoAgent { .. } => "install devsync-agent beside devsync, or name it in DEVSYNC_AGENT",
+        StdioError::State { .. } => "DEVSYNC_STATE names another directory",
+        StdioError::Spawn { .. } => "is it an executable of this machine?",
+    };
+    CommandError::of(error).hint(hint)
+}
+
+pub(crate) fn tell_container(error: container::ContainerError) -> CommandError {
+    let hint = error.hint();
+    CommandError::of(error).hint_opt(hint)
 }
 
 async fn over_ssh(

@@ -31,6 +31,7 @@ use tokio::sync::mpsc;
 
 use crate::app::App;
 use crate::build::{Build, SharedBuilds};
+use crate::cluster::{AddOptions, Marks, PodTarget};
 use crate::connect::Route;
 use crate::error::CommandError;
 use crate::local::Change;
@@ -59,6 +60,8 @@ const LOOKS: usize = 20;
 pub struct Job {
     pub target: String,
     pub route: Route,
+    /// For a target in a cluster.
+    pub in_cluster: Option<InCluster>,
     pub app: App,
     pub mappings: Vec<Mapping>,
     pub excludes: Vec<String>,
@@ -79,7 +82,20 @@ pub struct Job {
     /// Why the mapping is as it is.
     pub because: String,
     pub once: bool,
+    /// Proposed places are right.
     pub yes: bool,
+    /// Deletes of any number are meant.
+    pub accept_deletes: bool,
+}
+
+/// What following a target in a cluster needs.
+#[derive(Clone)]
+pub struct InCluster {
+    /// The pod of the last session.
+    pub pod: PodTarget,
+    /// How an agent is added where the last one is gone.
+    pub add: AddOptions,
+    pub marks: Marks,
 }
 
 /// An attach that goes on.
@@ -107,6 +123,8 @@ pub struct Engine {
     /// Paths that were sent and may need a restart that was not asked for yet.
     owed: Vec<RelPath>,
     backoff: Backoff,
+    /// Agents that were added since the last session that lasted.
+    revived: u32,
     /// Why the tries failed, as it was said last.
     said_cause: Option<String>,
     /// Changes that wait for a build, or for another look.
@@ -161,6 +179,7 @@ impl Engine {
             lost: BTreeMap::new(),
             owed: Vec::new(),
             backoff: Backoff::default(),
+            revived: 0,
             said_cause: None,
             held_back: BTreeMap::new(),
             again_at: None,

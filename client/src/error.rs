@@ -213,11 +213,16 @@ pub fn colour_on_stderr() -> bool {
 
 /// Prints the failure and gives its exit code; a broken pipe is success and says nothing.
 pub fn exit(error: &CommandError) -> ExitCode {
+    exit_with(error, error.kind.code())
+}
+
+/// As [`exit`], where another code tells the failure from a program's.
+pub fn exit_with(error: &CommandError, code: u8) -> ExitCode {
     if error.is_broken_pipe() {
         return ExitCode::SUCCESS;
     }
     let _ = io::stderr().write_all(render(error, colour_on_stderr()).as_bytes());
-    ExitCode::from(error.kind.code())
+    ExitCode::from(code)
 }
 
 #[cfg(test)]

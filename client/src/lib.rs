@@ -16,8 +16,10 @@ pub mod dirs;
 pub mod elf;
 pub mod engine;
 pub mod error;
+pub mod installed;
 pub mod local;
 pub mod mapping;
+pub mod program;
 pub mod project;
 pub mod pull;
 pub mod report;
@@ -25,8 +27,11 @@ pub mod rule;
 pub mod session;
 pub mod settings;
 pub mod signals;
+pub mod ssh_config;
+pub mod terminal;
 pub mod transport;
 pub mod verify;
+pub mod way;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -37,12 +42,16 @@ use error::{CommandError, Kind};
 
 /// Runs a command line and gives its exit code.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
         Err(error) => {
             // Help that nobody reads to its end is help nevertheless.
             let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            // What exec gives back must not be taken for the program's.
+            let own = error.use_stderr() && args.get(1).is_some_and(|word| word == "exec");
+            let code = if own { program::OWN_FAILURE } else { u8::try_from(error.exit_code()).unwrap_or(2) };
+            return ExitCode::from(code);
         }
     };
     log(cli.verbose);
@@ -62,6 +71,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) if matches!(cli.command, Command::Verify(_)) && error.kind == Kind::Failure => {
             error::exit(&error.kind(Kind::Usage))
         }
+        Err(error) if matches!(cli.command, Command::Exec(_)) => {
+            error::exit_with(&error, program::OWN_FAILURE)
+        }
         Err(error) => error::exit(&error),
     }
 }
@@ -76,6 +88,9 @@ async fn command(command: &Command) -> Result<ExitCode, CommandError> {
         Command::Pull(args) => commands::pull::run(args).await,
         Command::Logs(args) => commands::logs::run(args).await,
         Command::PortForward(args) => commands::port_forward::run(args).await,
+        Command::Exec(args) => commands::exec::run(args).await,
+        Command::SshConfig(args) => commands::ssh_config::run(args).await,
+        Command::Proxy(args) => commands::proxy::run(args).await,
     }
 }
 

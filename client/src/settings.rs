@@ -6,6 +6,7 @@ use std::time::Duration;
 use devsync_protocol::message::RootOptions;
 
 use crate::cli::{AttachArgs, ClusterArgs, SyncSpec, TargetArgs, TargetWord};
+use crate::cluster::{Login, did_you_mean};
 use crate::config::{self, Config};
 use crate::connect::Route;
 use crate::error::{CommandError, Kind};
@@ -26,6 +27,25 @@ pub struct Settings {
     pub grace: Duration,
 }
 
+/// The project's devsync.toml, and its directory; of one of its targets, where that is what was named.
+pub fn project_of(target: Option<&TargetWord>) -> Result<(Config, PathBuf), CommandError> {
+    let (config, project) = project()?;
+    let Some(TargetWord::Named(name)) = target else { return Ok((config, project)) };
+    let each = config.each();
+    let names: Vec<&str> = each.iter().map(|(name, _)| name.as_str()).collect();
+    let unknown = || {
+        let cause = match names.as_slice() {
+            [] => "there are no targets in a devsync.toml here".to_owned(),
+            names => format!("it has {}", names.join(", ")),
+        };
+        let hint = did_you_mean(name, &names, "")
+            .unwrap_or_else(|| "a workload is named with its kind: deploy/demo".to_owned());
+        CommandError::usage(format!("devsync.toml has no [targets.{name}]")).cause(cause).hint(hint)
+    };
+    let own = each.iter().find(|(own, _)| own == name).map(|(_, own)| own.clone()).ok_or_else(unknown)?;
+    Ok((own, project))
+}
+
 /// The project's devsync.toml, and its directory.
 pub fn project() -> Result<(Config, PathBuf), CommandError> {
     let here = std::env::current_dir()
@@ -39,7 +59,9 @@ pub fn project() -> Result<(Config, PathBuf), CommandError> {
 /// The target that is named, on the command line or in devsync.toml.
 pub fn route(args: &TargetArgs, config: &Config, project: &Path) -> Option<Route> {
     let selected = |selector: &Option<String>| selector.clone().map(TargetWord::Selector);
-    let given = args.target.clone().or_else(|| selected(&args.cluster.selector));
+    // A name's settings are `config`, see `project_of`.
+    let word = args.target.clone().filter(|word| !matches!(word, TargetWord::Named(_)));
+    let given = word.or_else(|| selected(&args.cluster.selector));
     let target = given.or_else(|| config.target.clone()).or_else(|| selected(&config.selector))?;
     let in_project = |path: &PathBuf| project.join(path);
     let host_key = || {
@@ -59,6 +81,7 @@ pub fn route(args: &TargetArgs, config: &Config, project: &Path) -> Option<Route
         identity: args.identity.clone().or_else(|| config.identity.as_ref().map(in_project)),
         host_key: args.host_key.clone().or_else(host_key),
         cluster,
+        login: Login::default(),
         take_over: false,
     })
 }

@@ -95,12 +95,13 @@ fn permissions(found: &Metadata) -> String {
         Kind::Device => 'c',
     };
     let bit = |mask: u32, letter: char| if found.mode & mask != 0 { letter } else { '-' };
-    let execute = |mask: u32, special: u32, letter: char| match (found.mode & mask != 0, found.mode & special != 0) {
-        (true, true) => letter,
-        (false, true) => letter.to_ascii_uppercase(),
-        (true, false) => 'x',
-        (false, false) => '-',
-    };
+    let execute =
+        |mask: u32, special: u32, letter: char| match (found.mode & mask != 0, found.mode & special != 0) {
+            (true, true) => letter,
+            (false, true) => letter.to_ascii_uppercase(),
+            (true, false) => 'x',
+            (false, false) => '-',
+        };
     let mut text = String::from(kind);
     for (shift, special, letter) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
         text.push(bit(4 << shift, 'r'));
@@ -145,7 +146,8 @@ mod tests {
     fn attributes_are_read_in_the_order_of_their_flags() {
         let bytes = Packet::new(0).u32(SIZE | MODE | TIMES).u64(5).u32(0o100_644).u32(1).u32(2).finish();
         let wanted = Wanted::read(&mut Fields::of(&bytes[5..])).expect("read");
-        let expected = Wanted { size: Some(5), mode: Some(0o644), times: Some(((1, 0), (2, 0))), owner: None };
+        let expected =
+            Wanted { size: Some(5), mode: Some(0o644), times: Some(((1, 0), (2, 0))), owner: None };
         assert_eq!(wanted, expected);
         let many = Packet::new(0).u32(EXTENDED).u32(u32::MAX).finish();
         assert_eq!(Wanted::read(&mut Fields::of(&many[5..])), Err(Short));

@@ -5,10 +5,10 @@ use tokio_util::bytes::Bytes;
 
 use super::attributes::Wanted;
 use super::handles::MOST;
+use super::paths;
 use super::requests::{Server, name};
 use super::status::{self, Refused};
 use super::wire::{self, Fields, LONGEST_BLOCK, LONGEST_PACKET, Packet};
-use super::paths;
 use crate::target::parent::Parent;
 
 const EXTENSIONS: [(&str, &str); 8] = [
@@ -25,7 +25,8 @@ const EXTENSIONS: [(&str, &str); 8] = [
 pub(super) fn version() -> Bytes {
     let hello = Packet::new(wire::VERSION).u32(3);
     let told = EXTENSIONS.iter();
-    told.fold(hello, |hello, (name, version)| hello.string(name.as_bytes()).string(version.as_bytes())).finish()
+    told.fold(hello, |hello, (name, version)| hello.string(name.as_bytes()).string(version.as_bytes()))
+        .finish()
 }
 
 pub(super) fn request(server: &mut Server, id: u32, fields: &mut Fields<'_>) -> Result<Bytes, Refused> {

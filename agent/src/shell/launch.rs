@@ -93,8 +93,7 @@ pub fn launch(world: &World, request: &Request, streams: Streams) -> Result<Laun
 fn converse(mut talk: UnixStream, plan: &Plan) -> Result<(), LaunchError> {
     talk.set_read_timeout(Some(LONGEST_START)).map_err(LaunchError::Start)?;
     talk.set_write_timeout(Some(LONGEST_START)).map_err(LaunchError::Start)?;
-    let bytes =
-        postcard::to_stdvec(plan).map_err(|error| LaunchError::Start(io::Error::other(error)))?;
+    let bytes = postcard::to_stdvec(plan).map_err(|error| LaunchError::Start(io::Error::other(error)))?;
     // A helper that has ended already says why.
     let _ = talk.write_all(&bytes).and_then(|()| talk.shutdown(std::net::Shutdown::Write));
     let mut words = Vec::new();
@@ -116,7 +115,8 @@ fn plan(world: &World, request: &Request, terminal: bool) -> Result<Plan, Launch
     let own = app.access().inspect(|| app.proc().environ()).unwrap_or_default();
     let name = |entry: &[u8]| entry.split(|b| *b == b'=').next().map(<[u8]>::to_vec);
     let taken: Vec<_> = environment.iter().map(|entry| name(entry)).collect();
-    environment.extend(own.into_iter().filter(|entry| entry.contains(&b'=') && !taken.contains(&name(entry))));
+    environment
+        .extend(own.into_iter().filter(|entry| entry.contains(&b'=') && !taken.contains(&name(entry))));
     Ok(Plan {
         command: request.command.clone(),
         environment,

@@ -20,8 +20,8 @@ pub(super) fn split(command: &[u8]) -> Option<Vec<Vec<u8>>> {
                 }
             }
             b'"' => quoted(&mut bytes, word.get_or_insert_default())?,
-            b'\n' | b'$' | b'`' | b';' | b'&' | b'|' | b'<' | b'>' | b'(' | b')' | b'*' | b'?' | b'[' | b'#' | b'~'
-            | b'{' | b'!' => return None,
+            b'\n' | b'$' | b'`' | b';' | b'&' | b'|' | b'<' | b'>' | b'(' | b')' | b'*' | b'?' | b'['
+            | b'#' | b'~' | b'{' | b'!' => return None,
             byte => word.get_or_insert_default().push(byte),
         }
     }
@@ -63,9 +63,9 @@ mod tests {
 
     #[test]
     fn what_needs_a_shell_is_left_to_one() {
-        for command in
-            ["a $b", "a;b", "a|b", "a>b", "a`b`", "a *", "'a", "\"a", "\"$a\"", "a\\", "~/x", "a\nb", "a && b"]
-        {
+        for command in [
+            "a $b", "a;b", "a|b", "a>b", "a`b`", "a *", "'a", "\"a", "\"$a\"", "a\\", "~/x", "a\nb", "a && b",
+        ] {
             assert_eq!(words(command), None, "{command}");
         }
     }

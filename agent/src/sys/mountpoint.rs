@@ -42,9 +42,7 @@ fn statx(dir: impl AsFd, leaf: &[u8]) -> Result<libc::statx, Errno> {
     let mut found = MaybeUninit::<libc::statx>::zeroed();
     let done = leaf.with_nix_path(|leaf| {
         // SAFETY: `leaf` is a C string, `found` is writable for one struct statx, the descriptor is open.
-        unsafe {
-            libc::syscall(libc::SYS_statx, fd, leaf.as_ptr(), flags, asked, found.as_mut_ptr())
-        }
+        unsafe { libc::syscall(libc::SYS_statx, fd, leaf.as_ptr(), flags, asked, found.as_mut_ptr()) }
     })?;
     Errno::result(done)?;
     // SAFETY: it was zeroed, which is a valid struct statx, and then filled by the kernel.

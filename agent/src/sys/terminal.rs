@@ -20,7 +20,8 @@ pub fn peer(master: impl AsFd) -> Result<OwnedFd, Errno> {
 /// Sets the window's size; the kernel tells the foreground group (SIGWINCH).
 pub fn resize(terminal: impl AsFd, size: &Winsize) -> Result<(), Errno> {
     // SAFETY: TIOCSWINSZ reads one struct winsize.
-    let set = unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSWINSZ, std::ptr::from_ref(size)) };
+    let set =
+        unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSWINSZ, std::ptr::from_ref(size)) };
     Errno::result(set).map(drop)
 }
 

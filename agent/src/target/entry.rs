@@ -46,9 +46,7 @@ impl Entry {
         let again = proc::reopen(file, OFlag::O_PATH);
         match again {
             Ok(fd) => Self::new(root.clone(), fd, name),
-            Err(errno) => {
-                Err(TargetError::Call { operation: "open", path: name.as_slice().into(), errno })
-            }
+            Err(errno) => Err(TargetError::Call { operation: "open", path: name.as_slice().into(), errno }),
         }
     }
 

@@ -21,8 +21,8 @@ use super::root::SyncRoot;
 
 pub use create::is_temp_name;
 pub(crate) use create::temp_name;
-pub use read::{DirEntry, Listing};
 pub(super) use read::read_regular;
+pub use read::{DirEntry, Listing};
 
 /// Cheap to clone: the clones share one descriptor.
 ///

@@ -13,9 +13,9 @@ use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, fstatfs};
 use devsync_protocol::target::Confinement;
 
 use super::access::{Access, Hand};
+use super::entry::Entry;
 use super::error::TargetError;
 use super::identity::Identity;
-use super::entry::Entry;
 use super::metadata::{Kind, Metadata};
 use super::parent::Parent;
 use super::path;
@@ -81,7 +81,8 @@ impl TargetRoot {
     pub fn open_terminal(&self) -> Result<OwnedFd, Errno> {
         let access = self.identity.access();
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let found = access.run(|_| openat(self.whole().resolve(b"dev/pts")?, "ptmx", flags, Mode::empty()))?;
+        let found =
+            access.run(|_| openat(self.whole().resolve(b"dev/pts")?, "ptmx", flags, Mode::empty()))?;
         // The app may have put anything there: only the device itself is opened.
         let is_devpts = fstatfs(&found)?.filesystem_type() == DEVPTS_SUPER_MAGIC;
         let stat = fstat(&found)?;

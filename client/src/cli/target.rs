@@ -14,7 +14,7 @@ const LONGEST_NAME: usize = 253;
 #[derive(Debug, Clone, Default, Args)]
 pub struct TargetArgs {
     /// deploy/, sts/, ds/, rs/, job/, pod/ or svc/NAME: a pod of it (or -l SELECTOR); pid/N: a process of this
-    /// machine; ssh/[USER@]HOST:PORT: an agent that serves there
+    /// machine; ssh/[USER@]HOST:PORT: an agent that serves there; NAME: the [targets.NAME] of devsync.toml
     #[arg(value_name = "TARGET", conflicts_with = "selector")]
     pub target: Option<TargetWord>,
     #[command(flatten)]
@@ -70,6 +70,8 @@ pub enum TargetWord {
     },
     /// Pods by their labels.
     Selector(String),
+    /// `[targets.NAME]` of devsync.toml.
+    Named(String),
 }
 
 /// What has pods in Kubernetes, or is one.
@@ -166,9 +168,18 @@ impl FromStr for TargetWord {
                 Some(kind) => parse_workload(kind, name),
                 None => Err(expected(kind)),
             },
+            None if WorkloadKind::named(text).is_none() && is_target_name(text) => {
+                Ok(Self::Named(text.to_owned()))
+            }
             None => Err(expected(text)),
         }
     }
+}
+
+/// What a target may be called in devsync.toml.
+pub fn is_target_name(name: &str) -> bool {
+    let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !name.is_empty() && name.chars().all(usable)
 }
 
 fn expected(word: &str) -> String {
@@ -221,13 +232,18 @@ impl fmt::Display for TargetWord {
             Self::Container { engine, name } => write!(f, "{engine}/{name}"),
             Self::Workload { kind, name } => write!(f, "{kind}/{name}"),
             Self::Selector(labels) => write!(f, "-l {labels}"),
+            Self::Named(name) => f.write_str(name),
         }
     }
 }
 
 impl<'de> serde::Deserialize<'de> for TargetWord {
     fn deserialize<D: serde::Deserializer<'de>>(de: D) -> Result<Self, D::Error> {
-        String::deserialize(de)?.parse().map_err(serde::de::Error::custom)
+        match String::deserialize(de)?.parse() {
+            // It would name itself, or another one.
+            Ok(Self::Named(name)) => Err(serde::de::Error::custom(expected(&name))),
+            word => word.map_err(serde::de::Error::custom),
+        }
     }
 }
 
@@ -248,11 +264,12 @@ mod tests {
         ] {
             assert_eq!(text.parse::<TargetWord>().map(|t| t.to_string()).as_deref(), Ok(text));
         }
+        let named = ["api", "web-2", "Demo", "1"]
+            .map(|name| name.parse() == Ok(TargetWord::Named(name.to_owned())));
+        assert_eq!(named, [true; 4]);
         let bad =
-            ["pid/0", "pid/x", "pid/", "1", "ssh/host", "ssh/:22", "ssh/host:0", "deploy/", "deploy/-a"];
-        for bad in
-            bad.into_iter().chain(["docker/", "deploy/a/b", "Deploy", "cronjob/x", "pod/UPPER", "deploy"])
-        {
+            ["pid/0", "pid/x", "pid/", "a b", "ssh/host", "ssh/:22", "ssh/host:0", "deploy/", "deploy/-a"];
+        for bad in bad.into_iter().chain(["docker/", "deploy/a/b", "Deploy", "cronjob/x", "pod/UPPER", "deploy"]) {
             assert!(bad.parse::<TargetWord>().is_err(), "{bad}");
         }
     }

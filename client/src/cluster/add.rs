@@ -6,9 +6,10 @@ use devsync_protocol::contract::AGENT_IMAGE;
 use super::neighbour::check_place;
 use super::workload::maker;
 use super::{Cluster, PodTarget, WorkloadRef, candidates, copy, ephemeral, find, sidecar};
-use crate::cli::{ClusterArgs, TargetWord, WorkloadKind};
+use crate::cli::{TargetWord, WorkloadKind};
 use crate::connect::Route;
 use crate::error::{CommandError, Kind};
+use crate::report::Event;
 
 /// How an agent gets into a pod that has none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -86,20 +87,28 @@ pub enum Step {
     },
 }
 
+impl From<Step> for Event {
+    fn from(step: Step) -> Self {
+        match step {
+            Step::Plan(text) | Step::Progress(text) | Step::Done(text) => Self::Step { text },
+            Step::Note { text, hint } => Self::Note { text, hint },
+        }
+    }
+}
+
 /// Told of each step.
 pub type Say<'a> = dyn FnMut(Step) + Send + 'a;
 
 /// Sees to it that a target in a cluster has an agent; does nothing for any other target. A copy of a pod becomes the
 /// target from then on.
 pub async fn ensure_agent(
-    place: &ClusterArgs,
-    target: &mut TargetWord,
+    route: &mut Route,
     opts: &AddOptions,
     say: &mut Say<'_>,
 ) -> Result<Added, CommandError> {
-    let Some(workload) = WorkloadRef::of(target) else { return Ok(Added::Ready) };
-    let cluster = Cluster::connect(place).await?;
-    let container = place.container.as_deref();
+    let Some(workload) = WorkloadRef::of(&route.target) else { return Ok(Added::Ready) };
+    let cluster = route.cluster().await?;
+    let container = route.cluster.container.as_deref();
     let found = candidates(&cluster, &workload, container).await?;
     if !opts.dry_run {
         check_place(&cluster, opts).await?;
@@ -107,7 +116,7 @@ pub async fn ensure_agent(
     if let Some(name) = &opts.args.copy_to {
         let original = of(&cluster, &workload, container, found).await?;
         let added = copy::add(&cluster, &original, name, opts, say).await?;
-        *target = TargetWord::Workload { kind: WorkloadKind::Pod, name: name.clone() };
+        route.target = TargetWord::Workload { kind: WorkloadKind::Pod, name: name.clone() };
         return Ok(added);
     }
     if found.iter().any(|pod| pod.has_agent) {

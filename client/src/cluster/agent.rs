@@ -12,14 +12,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::Api;
 use kube::api::{AttachParams, LogParams};
 use russh::keys::key::safe_rng;
-use russh::keys::{Algorithm, PrivateKey};
+use russh::keys::{Algorithm, PrivateKey, PublicKey};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
-use super::forward::{Forward, PodLink, Said, forward};
+use super::forward::{Forward, PodLink, PortStream, Said, forward};
 use super::target::PodTarget;
 use super::{Cluster, explain};
 use crate::error::{CommandError, Kind};
+use crate::report::plain_line;
 use crate::transport::Transport;
 use crate::transport::ssh::{self, PinnedKey, SshError};
 
@@ -51,7 +52,7 @@ pub struct Access {
 pub async fn open(cluster: &Cluster, target: &PodTarget, access: &Access) -> Result<Transport, CommandError> {
     let Some(agent) = &target.agent else { return Err(no_agent(cluster, target)) };
     let key = new_key()?;
-    let answer = match authorize(cluster, target, agent, &key, access).await? {
+    let answer = match authorize(cluster, target, agent, key.public_key(), access).await? {
         Some(answer) => answer,
         None => return with_identity(cluster, target, agent, access).await,
     };
@@ -61,6 +62,29 @@ pub async fn open(cluster: &Cluster, target: &PodTarget, access: &Access) -> Res
     let name = target.to_string();
     let connected = ssh::connect_over(stream, USER, Arc::new(key), pinned, &name).await;
     finish(connected, said, name)
+}
+
+/// A stream to the agent's SSH server on which nothing was said yet, and the key that the server must prove.
+pub struct Raw {
+    pub stream: PortStream,
+    pub host_key: PinnedKey,
+    pub said: Said,
+}
+
+/// As [`open`], for whoever speaks SSH itself and holds the private half of `key`.
+pub async fn raw(
+    cluster: &Cluster,
+    target: &PodTarget,
+    key: &PublicKey,
+    access: &Access,
+) -> Result<Raw, CommandError> {
+    let Some(agent) = &target.agent else { return Err(no_agent(cluster, target)) };
+    let (port, host_key) = match authorize(cluster, target, agent, key, access).await? {
+        Some(answer) => (answer.listen.port(), pin(&answer.host_key, target)?),
+        None => known(cluster, target, agent, access).await?,
+    };
+    let Forward { stream, said } = forward(cluster, &target.namespace, &target.pod, port).await?;
+    Ok(Raw { stream, host_key, said })
 }
 
 fn finish(
@@ -83,6 +107,22 @@ fn finish(
             })
         }
     }
+}
+
+/// Has an agent end in order: an ephemeral one, which nothing starts anew.
+pub(super) async fn stop(cluster: &Cluster, pod: &str, agent: &str) -> Result<(), CommandError> {
+    let doing = format!("the agent in pod/{pod} cannot be told to end");
+    let words = [AGENT_PROGRAM, "stop"];
+    let ran = match timeout(AUTHORIZE_WITHIN, run(cluster, &cluster.namespace, pod, agent, &words)).await {
+        Ok(ran) => ran.map_err(|error| cluster.explain(error, &doing))?,
+        Err(_) => return Err(CommandError::new(doing).cause("it did not answer")),
+    };
+    if ran.succeeded {
+        return Ok(());
+    }
+    let said = ran.stderr.trim().trim_start_matches("devsync-agent: ");
+    let said = said.lines().next().filter(|said| !said.is_empty()).unwrap_or(&ran.message);
+    Err(CommandError::new(doing).cause(plain_line(said)))
 }
 
 fn no_agent(cluster: &Cluster, target: &PodTarget) -> CommandError {
@@ -109,19 +149,18 @@ async fn authorize(
     cluster: &Cluster,
     target: &PodTarget,
     agent: &str,
-    key: &PrivateKey,
+    key: &PublicKey,
     access: &Access,
 ) -> Result<Option<Authorized>, CommandError> {
     let doing = format!("the agent in {target} cannot be asked to let this session in");
-    let public =
-        key.public_key().to_openssh().map_err(|error| CommandError::new(doing.clone()).cause(error))?;
+    let public = key.to_openssh().map_err(|error| CommandError::new(doing.clone()).cause(error))?;
     let container = format!("container/{}", target.container_id);
     let who = who();
     let mut words = vec![AGENT_PROGRAM, "authorize", "--key", &public, "--target", &container, "--who", &who];
     if access.take_over {
         words.push("--take-over");
     }
-    let ran = timeout(AUTHORIZE_WITHIN, run(cluster, target, agent, &words)).await;
+    let ran = timeout(AUTHORIZE_WITHIN, run(cluster, &target.namespace, &target.pod, agent, &words)).await;
     let ran = match ran {
         Ok(Ok(ran)) => ran,
         Ok(Err(error)) if explain::is_forbidden(&error) && access.identity.is_some() => return Ok(None),
@@ -163,10 +202,16 @@ struct Ran {
     message: String,
 }
 
-async fn run(cluster: &Cluster, target: &PodTarget, agent: &str, words: &[&str]) -> Result<Ran, kube::Error> {
-    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &target.namespace);
+async fn run(
+    cluster: &Cluster,
+    namespace: &str,
+    pod: &str,
+    agent: &str,
+    words: &[&str],
+) -> Result<Ran, kube::Error> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
     let params = AttachParams::default().stdin(false).stdout(true).stderr(true).container(agent);
-    let mut process = pods.exec(&target.pod, words.iter().copied(), &params).await?;
+    let mut process = pods.exec(pod, words.iter().copied(), &params).await?;
     let (out, err, status) = (process.stdout(), process.stderr(), process.take_status());
     let status = async {
         match status {
@@ -203,7 +248,7 @@ fn refused(cluster: &Cluster, target: &PodTarget, agent: &str, ran: &Ran) -> Com
             "the container {agent} of {target} has an agent of another release"
         ))
         .kind(Kind::Version)
-        .cause(if said.is_empty() { ran.message.clone() } else { said.to_owned() })
+        .cause(plain_line(if said.is_empty() { &ran.message } else { said }))
         .hint(format!(
             "devsync detach {target} {}, then attach again: this release's agent is added",
             cluster.flags
@@ -213,7 +258,7 @@ fn refused(cluster: &Cluster, target: &PodTarget, agent: &str, ran: &Ran) -> Com
     let cause = if cause.is_empty() { "its container ended meanwhile" } else { cause };
     CommandError::new(what)
         .kind(Kind::Cluster)
-        .cause(cause.to_owned())
+        .cause(plain_line(cause))
         .hint(format!("kubectl logs {} {} -c {agent}", target.pod, cluster.flags))
 }
 
@@ -225,17 +270,27 @@ async fn with_identity(
     access: &Access,
 ) -> Result<Transport, CommandError> {
     let identity = access.identity.clone().unwrap_or_default();
-    let (port, host_key) = match &access.host_key {
-        Some(given) => {
-            let pinned = PinnedKey::parse(given).map_err(|e| CommandError::of(e).kind(Kind::Usage))?;
-            (AGENT_PORT, pinned)
-        }
-        None => from_log(cluster, target, agent).await?,
-    };
+    let (port, host_key) = known(cluster, target, agent, access).await?;
     let Forward { stream, said } = forward(cluster, &target.namespace, &target.pod, port).await?;
     let name = target.to_string();
     let connected = ssh::connect_over_with(stream, USER, &identity, host_key, &name).await;
     finish(connected, said, name)
+}
+
+/// Where the agent listens, and its host key: as it was given, else from the log.
+async fn known(
+    cluster: &Cluster,
+    target: &PodTarget,
+    agent: &str,
+    access: &Access,
+) -> Result<(u16, PinnedKey), CommandError> {
+    match &access.host_key {
+        Some(given) => {
+            let pinned = PinnedKey::parse(given).map_err(|e| CommandError::of(e).kind(Kind::Usage))?;
+            Ok((AGENT_PORT, pinned))
+        }
+        None => from_log(cluster, target, agent).await,
+    }
 }
 
 /// The known_hosts line that the agent prints when it starts: `[127.0.0.1]:2222 ssh-ed25519 AAAA…`. Only the agent and
@@ -268,7 +323,7 @@ fn known_host(line: &str) -> Option<(u16, PinnedKey)> {
 }
 
 /// Who this is, told to whoever finds the app taken: `ann@laptop`.
-pub(super) fn who() -> String {
+pub(crate) fn who() -> String {
     let user = ["USER", "LOGNAME", "USERNAME"].iter().find_map(|name| std::env::var(name).ok());
     let user = user.filter(|u| !u.is_empty()).unwrap_or_else(|| "somebody".to_owned());
     let who = match host() {

@@ -8,10 +8,12 @@ use serde_json::{Map, Value, json};
 
 use super::add::{AddOptions, Added, Say, Step, agree};
 use super::obstacles::{check_pod, check_sidecar, cluster as failure};
-use super::security::fit;
-use super::sidecar::{Agent, agent_in, explain_apply, level};
+use super::rollout::this_one;
+use super::sidecar::{explain_apply, level};
 use super::{Cluster, PodTarget};
 use crate::error::CommandError;
+use devsync_injector::agent::{self, Agent, agent_in};
+use devsync_injector::security::fit;
 
 /// Marks a pod as a copy that devsync made: of which pod.
 pub(super) const COPY_OF: &str = "devsync.dev/copy-of";
@@ -32,7 +34,9 @@ pub(super) async fn add(
     let containers = spec["containers"].as_array().into_iter().flatten();
     let container =
         containers.into_iter().find(|c| c["name"] == *target.container).cloned().unwrap_or_default();
-    check_sidecar(spec, &container, &target.to_string())?;
+    if agent_in(spec).is_none() {
+        check_sidecar(spec, &container, &target.to_string())?;
+    }
     if let Some(claim) = claim(spec).filter(|_| !opts.overwrite) {
         return Err(failure(format!("{target} cannot be copied: two would write to one volume"))
             .cause(format!("it mounts the PersistentVolumeClaim {claim}, and so would the copy"))
@@ -53,7 +57,7 @@ pub(super) async fn add(
     let agent = Agent {
         image: opts.image().to_owned(),
         pull_secret: opts.args.image_pull_secret.clone(),
-        context: fit.context.clone(),
+        ..Agent::new(fit.context.clone())
     };
     let copy = copy(&original, name, &agent);
     say(Step::Plan(format!(
@@ -97,10 +101,10 @@ pub(super) fn is_copy(pod: &Pod) -> bool {
     is_marked && is_alone
 }
 
-/// Deletes a copy.
-pub(super) async fn delete(cluster: &Cluster, name: &str) -> Result<(), CommandError> {
+/// Deletes a copy, and not another pod that has its name by now.
+pub(super) async fn delete(cluster: &Cluster, name: &str, copy: &Value) -> Result<(), CommandError> {
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
-    let params = DeleteParams { grace_period_seconds: Some(GRACE), ..DeleteParams::default() };
+    let params = DeleteParams { grace_period_seconds: Some(GRACE), ..this_one(copy) };
     cluster.ask(&format!("pod/{name} cannot be deleted"), pods.delete(name, &params)).await.map(drop)
 }
 
@@ -123,7 +127,7 @@ fn copy(original: &Value, name: &str, agent: &Agent) -> Value {
         push(&mut spec, "containers", agent.container());
         let volume = devsync_protocol::contract::VOLUME;
         if !spec["volumes"].as_array().into_iter().flatten().any(|v| v["name"] == volume) {
-            push(&mut spec, "volumes", json!({"name": volume, "emptyDir": {}}));
+            push(&mut spec, "volumes", agent::volume());
         }
         if let Some(secret) = &agent.pull_secret {
             push(&mut spec, "imagePullSecrets", json!({"name": secret}));
@@ -196,7 +200,7 @@ mod tests {
                                      "volumeMounts": [{"name": "kube-api-access-x1"}, {"name": "data"}]}],
                      "volumes": [{"name": "kube-api-access-x1"}, {"name": "data"}]},
             "status": {"phase": "Running"}});
-        let agent = Agent { image: "agent:1".into(), pull_secret: None, context: json!({}) };
+        let agent = Agent::new(json!({}));
         let copy = copy(&original, "mine", &agent);
         let expected =
             json!({"name": "mine", "namespace": "ns", "annotations": {"a": "b", COPY_OF: "demo-1"}});

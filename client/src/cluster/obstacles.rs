@@ -1,7 +1,8 @@
 //! Why an agent cannot, or should not, be added to a workload: found in its objects before anything is written.
 //! Pure.
 
-use devsync_protocol::contract::VOLUME;
+use devsync_injector::pid1::insists_on_pid_1;
+use devsync_protocol::contract::{AGENT_CONTAINER, VOLUME};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
@@ -14,20 +15,6 @@ pub(crate) const WAYS_OUT: &str = "--via ephemeral (no change of the workload), 
                                    agent (label devsync.dev/inject=enabled), or --copy-to NAME (a copy of the pod \
                                    beside the Service)";
 
-/// What an app's image starts that must be process 1, and so cannot share its process namespace with a pause process.
-const INITS: [&str; 9] = [
-    "/init",
-    "/sbin/init",
-    "/usr/sbin/init",
-    "/lib/systemd/systemd",
-    "/usr/lib/systemd/systemd",
-    "s6-svscan",
-    "/package/admin/s6-overlay",
-    "runit-init",
-    "/sbin/my_init",
-];
-/// Images whose entrypoint is known to be such a program.
-const INIT_IMAGES: [&str; 4] = ["/linuxserver/", "linuxserver/", "s6-overlay", "phusion/baseimage"];
 /// What such programs say before they end, as found in their logs.
 const INIT_COMPLAINTS: [&str; 4] = [
     "can only run as pid 1",
@@ -148,6 +135,18 @@ pub(super) fn check_sidecar(pod_spec: &Value, container: &Value, name: &str) -> 
             .cause("that is the name of the volume for the agent's state")
             .hint("rename it, or --via ephemeral"));
     }
+    // A read-only directory of it is what the injector gives an app, and holds no state.
+    let sees_state = |m: &Value| m["name"] == VOLUME && !(m["readOnly"] == true && m["subPath"].is_string());
+    let mounts = |c: &&Value| c["volumeMounts"].as_array().into_iter().flatten().any(sees_state);
+    let lists = ["containers", "initContainers"].into_iter().filter_map(|list| pod_spec[list].as_array());
+    if let Some(other) = lists.flatten().filter(|c| c["name"] != AGENT_CONTAINER).find(mounts) {
+        return Err(cluster(format!(
+            "container {} of {name} mounts a volume {VOLUME:?}",
+            word(&other["name"])
+        ))
+        .cause("that is the name of the volume for the agent's state, which no other container may write to")
+        .hint("rename it, or --via ephemeral"));
+    }
     if let Some(init) = insists_on_pid_1(container) {
         let app = word(&container["name"]);
         return Err(cluster(format!("container {app} of {name} starts {init}, which must be process 1"))
@@ -155,18 +154,6 @@ pub(super) fn check_sidecar(pod_spec: &Value, container: &Value, name: &str) -> 
             .hint("--via ephemeral: that leaves process 1 as it is"));
     }
     Ok(())
-}
-
-/// The program or image by which a container is known to need PID 1. tini and dumb-init do not.
-pub(super) fn insists_on_pid_1(container: &Value) -> Option<String> {
-    let first = container["command"].as_array().and_then(|command| command.first()).and_then(Value::as_str);
-    if let Some(program) = first {
-        let base = program.rsplit('/').next().unwrap_or(program);
-        let known = INITS.contains(&program) || INITS.contains(&base) || base == "systemd";
-        return known.then(|| program.to_owned());
-    }
-    let image = container["image"].as_str()?;
-    INIT_IMAGES.iter().any(|known| image.contains(known)).then(|| image.to_owned())
 }
 
 /// True where a container's last words are those of a program that found itself not to be process 1.
@@ -201,8 +188,6 @@ pub(crate) fn cluster(what: impl Into<String>) -> CommandError {
 
 #[cfg(test)]
 mod tests {
-    use devsync_protocol::contract::AGENT_CONTAINER;
-
     use super::*;
 
     fn meta(metadata: Value) -> Option<String> {
@@ -285,6 +270,15 @@ mod tests {
         let app = json!({"name": "app"});
         assert!(check_sidecar(&json!({"volumes": [{"name": VOLUME, "configMap": {}}]}), &app, "x").is_err());
         assert!(check_sidecar(&json!({"volumes": [{"name": VOLUME, "emptyDir": {}}]}), &app, "x").is_ok());
+        let shared = |container: &str| {
+            let containers =
+                json!([{"name": container, "volumeMounts": [{"name": VOLUME, "mountPath": "/x"}]}]);
+            json!({"volumes": [{"name": VOLUME, "emptyDir": {}}], "containers": containers})
+        };
+        assert!(
+            check_sidecar(&shared("app"), &app, "x").is_err_and(|e| e.what().contains("container app of x"))
+        );
+        assert!(check_sidecar(&shared(AGENT_CONTAINER), &app, "x").is_ok());
     }
 
     #[test]

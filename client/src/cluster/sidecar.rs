@@ -11,14 +11,16 @@ use kube::api::{DynamicObject, PostParams};
 use serde_json::{Value, json};
 
 use super::add::{AddOptions, Added, Say, Step, agree};
+use super::detach::check_alone;
 use super::obstacles::{app_container, check_owner, check_pod, check_rollout, check_sidecar, word};
-use super::security::{Fit, Level, Runs, fit, fit_as_app};
 use super::workload::{Workload, api};
 use super::{Cluster, managed, rollout};
 use crate::cli::WorkloadKind;
 use crate::error::CommandError;
+use devsync_injector::agent::{Agent, agent_in};
+use devsync_injector::security::{Fit, Level, Runs, fit, fit_as_app};
 
-pub(super) use document::{Agent, agent_in, empty_document};
+pub(super) use document::empty_document;
 pub(super) use refusal::{Refused, explain_apply, refusal};
 
 /// Adds an agent to the workload's template and waits for its pods.
@@ -65,7 +67,9 @@ pub(super) async fn add(
         return Ok(Added::OnlySaid);
     }
     agree(&format!("Roll out {name} with devsync's agent?"), opts).await?;
-    let before = rollout::uids(&rollout::pods(cluster, object).await?.0);
+    let (pods, _) = rollout::pods(cluster, object).await?;
+    check_alone(&pods, opts.args.take_over)?;
+    let before = rollout::uids(&pods);
     let applied = workload.apply(&document, false).await;
     let applied = applied.map_err(|error| explain_apply(cluster, error, &name))?;
     let waited = rollout::wait(cluster, workload, &before, say).await.map_err(|error| {
@@ -105,9 +109,9 @@ async fn plan(
     let agent = Agent {
         image: opts.image().to_owned(),
         pull_secret: opts.args.image_pull_secret.clone(),
-        context: fit.context.clone(),
+        ..Agent::new(fit.context.clone())
     };
-    let document = agent.document(object);
+    let document = document::document(&agent, object);
     let merged = match workload.apply(&document, true).await {
         Ok(merged) => merged,
         Err(error) => return Err(explain_apply(cluster, error, &workload.to_string())),

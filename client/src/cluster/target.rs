@@ -20,7 +20,10 @@ impl WorkloadRef {
         match word {
             TargetWord::Workload { kind, name } => Some(Self::Named { kind: *kind, name: name.clone() }),
             TargetWord::Selector(labels) => Some(Self::Selector(labels.clone())),
-            TargetWord::Pid(_) | TargetWord::Ssh { .. } | TargetWord::Container { .. } => None,
+            TargetWord::Pid(_)
+            | TargetWord::Ssh { .. }
+            | TargetWord::Container { .. }
+            | TargetWord::Named(_) => None,
         }
     }
 
@@ -87,6 +90,15 @@ impl PodTarget {
     }
 }
 
+impl PodTarget {
+    /// True where the agent is an ephemeral container: it ends with the app's first process, and stays out of new pods.
+    pub fn is_agent_ephemeral(&self) -> bool {
+        let spec = self.object.spec.as_ref();
+        let mut ephemeral = spec.and_then(|spec| spec.ephemeral_containers.as_ref()).into_iter().flatten();
+        ephemeral.any(|container| Some(&container.name) == self.agent.as_ref())
+    }
+}
+
 /// `containerd://ID` without its runtime.
 pub fn short_id(id: &str) -> &str {
     id.split_once("://").map_or(id, |(_runtime, id)| id)
@@ -130,7 +142,7 @@ pub(super) fn is_ready(pod: &Pod) -> bool {
 }
 
 /// The name that was probably meant, as a hint.
-pub(super) fn did_you_mean(wanted: &str, names: &[&str], before: &str) -> Option<String> {
+pub fn did_you_mean(wanted: &str, names: &[&str], before: &str) -> Option<String> {
     let near = names.iter().map(|name| (distance(wanted, name), name)).min()?;
     (near.0 <= 2.max(wanted.len() / 3)).then(|| format!("did you mean {before}{}?", near.1))
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use tokio::task::JoinSet;
 
 use crate::cli::AttachArgs;
-use crate::cluster::{self, AddOptions, Added};
+use crate::cluster::{self, AddOptions, Added, Step};
 use crate::config::Config;
 use crate::control::{self, Desk, Holder};
 use crate::error::{CommandError, Kind};
@@ -18,7 +18,7 @@ use crate::signals::Signals;
 use one::{One, Shared};
 
 pub async fn run(args: &AttachArgs) -> Result<ExitCode, CommandError> {
-    let (config, project) = settings::project()?;
+    let (config, project) = settings::project_of(args.target.target.as_ref())?;
     let mut targets = targets(args, config, &project)?;
     let mut signals = Signals::new()?;
     let shared = Shared::new(args);
@@ -53,14 +53,35 @@ fn targets(args: &AttachArgs, config: Config, project: &std::path::Path) -> Resu
             None => CommandError::usage("no target is named")
                 .hint("devsync attach deploy/demo, or target = \"…\" in devsync.toml"),
         })?;
+        route = route.quiet(args.output.quiet);
         route.take_over = args.add.take_over;
-        let allow_contexts = config.allow_contexts.clone();
+        let add = AddOptions {
+            args: args.add.clone(),
+            yes: args.yes,
+            overwrite: args.overwrite,
+            dry_run: args.dry_run,
+            allow_contexts: config.allow_contexts.clone(),
+        };
         let settings = Settings::new(args, config, project.to_owned())?;
-        Ok(One { name: name.unwrap_or_else(|| route.name()), route, settings, allow_contexts })
+        Ok::<_, CommandError>(One { name: name.unwrap_or_else(|| route.name()), route, settings, add })
     };
-    match several.is_empty() {
-        true => Ok(vec![of(None, config)?]),
-        false => several.into_iter().map(|(name, config)| of(Some(name), config)).collect(),
+    let mut targets: Vec<One> = match several.is_empty() {
+        true => vec![of(None, config)?],
+        false => {
+            several.into_iter().map(|(name, config)| of(Some(name), config)).collect::<Result<_, _>>()?
+        }
+    };
+    share_logins(&mut targets);
+    Ok(targets)
+}
+
+/// Targets of one cluster log in once.
+fn share_logins(targets: &mut [One]) {
+    for at in 1..targets.len() {
+        let (before, [one, ..]) = targets.split_at_mut(at) else { return };
+        if let Some(same) = before.iter().find(|other| other.route.cluster == one.route.cluster) {
+            one.route.login = same.route.login.clone();
+        }
     }
 }
 
@@ -86,7 +107,7 @@ async fn one_target(
     let reporter = Reporter::new(&args.output);
     let mut reporter =
         if is_one_of_several { reporter.one_of_several(&one.name) } else { reporter.of(&one.name) };
-    if !add_agent(args, &mut one, &shared, &mut reporter).await? {
+    if !add_agent(&mut one, &shared, &mut reporter).await? {
         return Ok(());
     }
     // Until the attach ends.
@@ -124,25 +145,11 @@ async fn several(args: &AttachArgs, targets: Vec<One>, shared: Shared) -> Result
 }
 
 /// Sees to it that a target in a cluster has an agent; false where that was ended, or was all that was asked for.
-async fn add_agent(
-    args: &AttachArgs,
-    one: &mut One,
-    shared: &Shared,
-    reporter: &mut Reporter,
-) -> Result<bool, CommandError> {
-    let opts = AddOptions {
-        args: args.add.clone(),
-        yes: args.yes,
-        overwrite: args.overwrite,
-        dry_run: args.dry_run,
-        allow_contexts: one.allow_contexts.clone(),
-    };
+async fn add_agent(one: &mut One, shared: &Shared, reporter: &mut Reporter) -> Result<bool, CommandError> {
     let name = one.route.name();
-    let mut say = |step| reporter.event(&super::detach::event(step));
+    let mut say = |step: Step| reporter.event(&step.into());
     tokio::select! {
-        added = cluster::ensure_agent(&one.route.cluster, &mut one.route.target, &opts, &mut say) => {
-            Ok(added? == Added::Ready)
-        }
+        added = cluster::ensure_agent(&mut one.route, &one.add, &mut say) => Ok(added? == Added::Ready),
         () = shared.stop.cancelled() => {
             let text = "ended while the agent was being added".to_owned();
             let hint = format!("devsync detach {name} takes out what is there");

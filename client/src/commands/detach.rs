@@ -3,17 +3,18 @@
 use std::process::ExitCode;
 
 use crate::cli::DetachArgs;
-use crate::cluster::{self, Cluster, DetachOptions, Step, WorkloadRef};
+use crate::cluster::{self, DetachOptions, Step, WorkloadRef};
 use crate::error::CommandError;
-use crate::report::{Event, Reporter};
+use crate::report::Reporter;
 use crate::settings;
 
 pub async fn run(args: &DetachArgs) -> Result<ExitCode, CommandError> {
-    let (config, project) = settings::project()?;
+    let (config, project) = settings::project_of(args.target.target.as_ref())?;
     let route = settings::route(&args.target, &config, &project).ok_or_else(|| {
         CommandError::usage("no target is named")
             .hint("devsync detach deploy/demo, or target = \"…\" in devsync.toml")
     })?;
+    let route = route.quiet(args.output.quiet);
     let Some(target) = WorkloadRef::of(&route.target) else {
         return Err(CommandError::usage(format!(
             "{} is in no cluster: nothing was added to it",
@@ -22,17 +23,9 @@ pub async fn run(args: &DetachArgs) -> Result<ExitCode, CommandError> {
         .hint("Ctrl-C in the attach ends it"));
     };
     let mut reporter = Reporter::new(&args.output);
-    let mut say = |step| reporter.event(&event(step));
-    let cluster = Cluster::connect(&route.cluster).await?;
-    let opts = DetachOptions { yes: args.yes, wait: !args.no_wait };
+    let mut say = |step: Step| reporter.event(&step.into());
+    let cluster = route.cluster().await?;
+    let opts = DetachOptions { yes: args.yes, wait: !args.no_wait, take_over: args.take_over };
     cluster::detach(&cluster, &target, &opts, &mut say).await?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// A step in the cluster, as it is reported.
-pub(crate) fn event(step: Step) -> Event {
-    match step {
-        Step::Plan(text) | Step::Progress(text) | Step::Done(text) => Event::Step { text },
-        Step::Note { text, hint } => Event::Note { text, hint },
-    }
 }

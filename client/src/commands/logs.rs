@@ -14,11 +14,11 @@ use crate::signals::Signals;
 const COLOURS: [u8; 6] = [36, 33, 32, 35, 34, 31];
 
 pub async fn run(args: &LogsArgs) -> Result<ExitCode, CommandError> {
-    let (config, project) = settings::project()?;
+    let (config, project) = settings::project_of(args.target.as_ref())?;
     let route = settings::cluster_route(args.target.as_ref(), &args.cluster, &config, &project, "logs")?;
     let workload = WorkloadRef::of(&route.target).ok_or_else(|| settings::no_cluster(&route, "logs"))?;
     let mut signals = Signals::new()?;
-    let cluster = Cluster::connect(&route.cluster).await?;
+    let cluster = route.cluster().await?;
     let wish = LogWish {
         follow: args.follow,
         tail: args.tail.map(u32::into),

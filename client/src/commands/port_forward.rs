@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::{say, say_json};
 use crate::cli::{Output, PortForwardArgs};
-use crate::cluster::{Cluster, PortSpec, Ports, WorkloadRef, listen};
+use crate::cluster::{PortSpec, Ports, WorkloadRef, listen};
 use crate::connect::Route;
 use crate::error::CommandError;
 use crate::report::{Event, Reporter};
@@ -15,11 +15,12 @@ pub async fn run(args: &PortForwardArgs) -> Result<ExitCode, CommandError> {
     let (config, project) = settings::project()?;
     let (target, specs) = args.split()?;
     let route = settings::cluster_route(target.as_ref(), &args.cluster, &config, &project, "port-forward")?;
+    let route = route.quiet(args.output.quiet);
     let workload =
         WorkloadRef::of(&route.target).ok_or_else(|| settings::no_cluster(&route, "port-forward"))?;
     let mut signals = Signals::new()?;
     let serve = async {
-        let cluster = Cluster::connect(&route.cluster).await?;
+        let cluster = route.cluster().await?;
         let mut ports = listen(&cluster, &workload, &specs, complain).await?;
         for (address, port) in &ports.open {
             match args.output.output {
@@ -54,7 +55,7 @@ pub(super) async fn beside(
             .hint("leave it out: a process of this machine listens on this machine")
     };
     let workload = WorkloadRef::of(&route.target).ok_or_else(not_here)?;
-    let cluster = Cluster::connect(&route.cluster).await?;
+    let cluster = route.cluster().await?;
     let ports = listen(&cluster, &workload, specs, complain).await?;
     for (address, port) in &ports.open {
         reporter.event(&Event::Step { text: format!("{address} → {workload} port {port}") });

@@ -12,7 +12,7 @@ use crate::report::{bytes, count, plain_line};
 use crate::settings;
 
 pub async fn run(args: &PullArgs) -> Result<ExitCode, CommandError> {
-    let (config, project) = settings::project()?;
+    let (config, project) = settings::project_of(args.target.target.as_ref())?;
     let into = std::fs::canonicalize(&args.into).map_err(|e| {
         CommandError::usage(format!("--into {}: there is no such directory", args.into.display())).cause(e)
     })?;
@@ -25,7 +25,7 @@ pub async fn run(args: &PullArgs) -> Result<ExitCode, CommandError> {
             }
         }
         Whom::Target(route) => {
-            let Connected { session, events: _events, .. } = connect(&route).await?;
+            let Connected { session, events: _events, .. } = connect(&route.quiet(args.output.quiet)).await?;
             let done = pull(&session.handle(), Wish { root: 0, path, into, overwrite }).await;
             session.close().await;
             done?

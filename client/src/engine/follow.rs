@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use devsync_protocol::message::{Request, RootId};
+use devsync_protocol::path::PodPath;
 
 use super::Engine;
 use super::halt::Halt;
-use super::outage::{News, Opening, Outage, Resumed};
+use super::outage::{Attempt, GOOD_AFTER, News, Opening, Outage, Resumed};
 use crate::app::App;
 use crate::cli::TargetWord;
 use crate::connect::Connected;
@@ -18,6 +19,8 @@ use crate::session::{SessionError, with_last_words};
 const ONCE_WITHIN: Duration = Duration::from_secs(15);
 /// A cause that changed is said from this try on: before, everything is still coming up.
 const SAY_FROM: u32 = 4;
+/// Agents that are added in a row: each that ends stays in the pod's spec, and an app that ends at once ends its agent.
+const MOST_REVIVED: u32 = 3;
 
 /// Whether there is a session.
 pub(super) enum Link {
@@ -48,7 +51,11 @@ impl Engine {
             return Err(cause.into());
         }
         if let Link::Up { since } = &self.link {
-            self.backoff.after(since.elapsed());
+            let lasted = since.elapsed();
+            self.backoff.after(lasted);
+            if lasted >= GOOD_AFTER {
+                self.revived = 0;
+            }
         }
         self.stale = true;
         self.board.add_traffic(&self.handle);
@@ -80,12 +87,13 @@ impl Engine {
         match news {
             News::Closed(said) => self.disconnected(said),
             News::Due => {
-                let openings = self.openings();
-                let route = self.job.route.clone();
+                let attempt = self.attempt();
                 if let Link::Down(outage) = &mut self.link {
-                    outage.try_now(route, openings);
+                    outage.try_now(attempt);
                 }
             }
+            News::Step(step) => self.reporter.event(&step.into()),
+            News::Revived => self.revived += 1,
             News::Failed(error) => self.not_yet(error)?,
             News::Final(error) => return Err(error.into()),
             News::Resumed(resumed) => self.resume(*resumed).await?,
@@ -122,6 +130,13 @@ impl Engine {
         Ok(())
     }
 
+    fn attempt(&mut self) -> Attempt {
+        let in_cluster = self.job.in_cluster.clone();
+        let was_ephemeral = in_cluster.as_ref().is_some_and(|it| it.pod.is_agent_ephemeral());
+        let may_revive = was_ephemeral && self.revived < MOST_REVIVED;
+        Attempt { route: self.job.route.clone(), openings: self.openings(), in_cluster, may_revive }
+    }
+
     /// The requests that open the sync roots in a new session.
     fn openings(&mut self) -> Vec<Opening> {
         let mut openings = Vec::new();
@@ -141,7 +156,7 @@ impl Engine {
 
     async fn resume(&mut self, resumed: Resumed) -> Result<(), Halt> {
         let Resumed { connected, opened } = resumed;
-        let Connected { session, welcome, events, .. } = connected;
+        let Connected { session, welcome, events, pod } = connected;
         let app = App::new(&welcome.target);
         if matches!(self.job.route.target, TargetWord::Pid(_))
             && (&app.exe, app.uid) != (&self.job.app.exe, self.job.app.uid)
@@ -152,6 +167,15 @@ impl Engine {
                 .cause(format!("it was {was}, and is {is}"))
                 .hint("attach to the process that the app has now")
                 .into());
+        }
+        for (index, path, _) in &opened {
+            if let Err(error) = self.is_where_it_was(*index, path) {
+                session.close().await;
+                return Err(error.into());
+            }
+        }
+        if let (Some(in_cluster), Some(pod)) = (&mut self.job.in_cluster, pod) {
+            in_cluster.pod = pod;
         }
         let outage = match std::mem::replace(&mut self.link, Link::Up { since: Instant::now() }) {
             Link::Down(outage) => outage,
@@ -172,16 +196,21 @@ impl Engine {
                 self.reporter.event(&Event::Note { text, hint: None });
             }
             if let Some(root) = self.roots.get_mut(index) {
-                if let Some(was) = root.place.as_ref().filter(|was| **was != path) {
-                    return Err(CommandError::new(format!("{was} was synced, and now it would be {path}"))
-                        .cause("the app has another working directory than before")
-                        .hint(format!("attach again, or say the place: --sync FROM:{was}"))
-                        .into());
-                }
                 root.place = Some(path);
                 root.forget_pod();
             }
         }
         Ok(())
+    }
+
+    /// Refuses a sync root that the new session found elsewhere.
+    fn is_where_it_was(&self, index: usize, path: &PodPath) -> Result<(), CommandError> {
+        let was = self.roots.get(index).and_then(|root| root.place.as_ref());
+        match was.filter(|was| *was != path) {
+            None => Ok(()),
+            Some(was) => Err(CommandError::new(format!("{was} was synced, and now it would be {path}"))
+                .cause("the app has another working directory than before")
+                .hint(format!("attach again, or say the place: --sync FROM:{was}"))),
+        }
     }
 }

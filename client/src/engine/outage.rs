@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 
 use devsync_protocol::message::{Reply, Request};
 use devsync_protocol::path::PodPath;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::InCluster;
+use crate::cluster::{Step, WorkloadRef, revive};
 use crate::connect::{Connected, Route, connect};
 use crate::error::CommandError;
 use crate::session::{Call, Session, SessionError};
@@ -17,9 +20,15 @@ use crate::session::{Call, Session, SessionError};
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A session that lasted for so long was a good one: the pauses begin anew.
-const GOOD_AFTER: Duration = Duration::from_secs(10);
+pub(super) const GOOD_AFTER: Duration = Duration::from_secs(10);
 /// How long one try may take, beyond the limits that its parts have.
 const TRY_WITHIN: Duration = Duration::from_secs(60);
+/// The same where an agent has to be added first, whose image may have to be pulled.
+const REVIVE_WITHIN: Duration = Duration::from_secs(200);
+/// How long the new pod's mark may take, which is a few requests.
+const MARK_WITHIN: Duration = Duration::from_secs(5);
+/// What is told of a try and not yet taken.
+const STEPS: usize = 16;
 /// How long the old session's link may take to be closed.
 const CLOSE_WITHIN: Duration = Duration::from_secs(3);
 /// An agent that still takes us for connected holds the target for us; it must notice within this time.
@@ -64,10 +73,26 @@ pub(super) struct Resumed {
     pub(super) opened: Vec<(usize, PodPath, Vec<String>)>,
 }
 
+/// What a try does.
+pub(super) struct Attempt {
+    pub(super) route: Route,
+    pub(super) openings: Vec<Opening>,
+    /// For a target in a cluster.
+    pub(super) in_cluster: Option<InCluster>,
+    /// An agent may be added where none is left.
+    pub(super) may_revive: bool,
+}
+
+/// A try that is under way.
+struct Try {
+    steps: mpsc::Receiver<News>,
+    task: JoinHandle<Result<Resumed, Untaken>>,
+}
+
 enum Phase {
     Closing(JoinHandle<Option<String>>),
     Waiting(tokio::time::Instant),
-    Trying(JoinHandle<Result<Resumed, Untaken>>),
+    Trying(Try),
 }
 
 /// Why a try failed.
@@ -89,6 +114,10 @@ pub(super) enum News {
     Closed(Option<String>),
     /// A try is to be made now.
     Due,
+    /// What is done in the cluster meanwhile.
+    Step(Step),
+    /// An agent was added.
+    Revived,
     Resumed(Box<Resumed>),
     /// The try failed, and another one may do better.
     Failed(CommandError),
@@ -111,7 +140,7 @@ impl Drop for Outage {
         match &self.phase {
             // A session that is being closed is not waited for: its process ends with its handle.
             Phase::Closing(task) => task.abort(),
-            Phase::Trying(task) => task.abort(),
+            Phase::Trying(tried) => tried.task.abort(),
             Phase::Waiting(_) => {}
         }
     }
@@ -140,7 +169,11 @@ impl Outage {
                 tokio::time::sleep_until(*until).await;
                 News::Due
             }
-            Phase::Trying(task) => {
+            Phase::Trying(Try { steps, task }) => {
+                // Closed when the task is over.
+                if let Some(news) = steps.recv().await {
+                    return news;
+                }
                 let tried = task.await.unwrap_or_else(|error| {
                     Err(CommandError::new("the connection could not be tried").cause(error).into())
                 });
@@ -171,15 +204,21 @@ impl Outage {
     }
 
     /// Connects and opens the sync roots.
-    pub(super) fn try_now(&mut self, route: Route, openings: Vec<Opening>) {
+    pub(super) fn try_now(&mut self, attempt: Attempt) {
+        let (news, steps) = mpsc::channel(STEPS);
+        let within = if attempt.may_revive { REVIVE_WITHIN } else { TRY_WITHIN };
         let task = tokio::spawn(async move {
-            let tried = timeout(TRY_WITHIN, resume(&route, openings)).await;
-            tried.unwrap_or_else(|_| {
-                let seconds = TRY_WITHIN.as_secs();
+            let tried = timeout(within, resume(&attempt, news)).await;
+            let tried = tried.unwrap_or_else(|_| {
+                let seconds = within.as_secs();
                 Err(CommandError::new(format!("there was no connection within {seconds} s")).into())
-            })
+            });
+            if tried.is_err() {
+                attempt.route.login.doubt().await;
+            }
+            tried
         });
-        self.phase = Phase::Trying(task);
+        self.phase = Phase::Trying(Try { steps, task });
     }
 
     /// When it will be tried again; `None` while it is tried.
@@ -195,26 +234,41 @@ impl Outage {
     }
 }
 
-async fn resume(route: &Route, openings: Vec<Opening>) -> Result<Resumed, Untaken> {
+async fn resume(attempt: &Attempt, news: mpsc::Sender<News>) -> Result<Resumed, Untaken> {
+    let Attempt { route, openings, in_cluster, may_revive } = attempt;
+    // The last of them are dropped where nobody takes them quickly enough.
+    let mut say = |step| drop(news.try_send(News::Step(step)));
+    if let (Some(InCluster { add, .. }), Some(workload), true) =
+        (in_cluster, WorkloadRef::of(&route.target), *may_revive)
+        && revive(&route.cluster().await?, &workload, add, &mut say).await?
+    {
+        let _ = news.send(News::Revived).await;
+    }
     let connected = connect(route).await?;
-    match open(&connected, openings).await {
-        Ok(opened) => Ok(Resumed { connected, opened }),
+    let opened = match open(&connected, openings).await {
+        Ok(opened) => opened,
         Err(untaken) => {
             connected.session.close().await;
-            Err(untaken)
+            return Err(untaken);
         }
+    };
+    if let (Some(InCluster { marks, .. }), Some(pod)) = (in_cluster, &connected.pod)
+        && let Ok(cluster) = route.cluster().await
+    {
+        let _ = timeout(MARK_WITHIN, marks.follow(&cluster, pod, false, &mut say)).await;
     }
+    Ok(Resumed { connected, opened })
 }
 
 async fn open(
     connected: &Connected,
-    openings: Vec<Opening>,
+    openings: &[Opening],
 ) -> Result<Vec<(usize, PodPath, Vec<String>)>, Untaken> {
     let handle = connected.session.handle();
     let mut opened = Vec::new();
     for Opening { index, request } in openings {
-        match handle.call(Call::Open, &request).await {
-            Ok(Reply::Opened { path, notes, .. }) => opened.push((index, path, notes)),
+        match handle.call(Call::Open, request).await {
+            Ok(Reply::Opened { path, notes, .. }) => opened.push((*index, path, notes)),
             Ok(_) => {
                 let error = SessionError::Unexpected { call: "open", reply: "something else" };
                 return Err(CommandError::from(error).into());

@@ -158,7 +158,7 @@ impl Engine {
             self.try_again(index, path.clone());
         }
         let root = &mut self.roots[index];
-        let guard = Guard { accept_deletes: self.job.yes };
+        let guard = Guard { accept_deletes: self.job.accept_deletes };
         let deletes = work.deleted.iter().filter(|path| root.known.0.contains_key(*path)).count();
         let verdict = root.deletes.judge(guard, Instant::now(), deletes, root.known.0.len());
         if let GuardVerdict::Ask { deletes, of } = verdict {
@@ -184,7 +184,7 @@ impl Engine {
                 .cause(
                     "that many deletes are not made without being asked for; nothing was deleted in the pod",
                 )
-                .hint("if they are meant: devsync attach --yes")
+                .hint("if they are meant: devsync attach --accept-deletes")
                 .into()),
         }
     }

@@ -59,9 +59,11 @@ impl Engine {
             total.saturating_sub(outcome.times.delta + outcome.times.wire + outcome.times.write);
         let hops = hops(&outcome, std::time::Duration::ZERO, total);
         (self.stale, self.was_synced) = (false, true);
-        let restarts = self.ask_for_restart(is_owed || outcome.batch.is_some(), &outcome, began, hops);
         let wire_bytes = self.handle.sent() + self.handle.received() - wire;
+        // What the agent said first is here by now: whether the app waits for this sync.
         self.drain_events()?;
+        let changed = is_owed || outcome.batch.is_some() || self.restarts.waits();
+        let restarts = self.ask_for_restart(changed, &outcome, began, hops);
         self.say_synced(outcome, hops, wire_bytes, initial, restarts);
         Ok(None)
     }
@@ -196,7 +198,7 @@ impl Engine {
         let mut work = root.take_needs(needs, self.job.options.overwrite);
         work.deleted = root.may_delete([deletes, extras].concat());
         let of = root.held.len() + work.changed.len() + work.deleted.len();
-        let guard = Guard { accept_deletes: self.job.yes };
+        let guard = Guard { accept_deletes: self.job.accept_deletes };
         let (dir, shown) =
             (super::root::show(&root.dir), conflicts.iter().map(|p| root.shown(&root.to_laptop(p))));
         let shown: Vec<_> = shown.collect();

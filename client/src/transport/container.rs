@@ -99,17 +99,33 @@ pub async fn connect(engine: Engine, name: &str) -> Result<Transport, ContainerE
     let image = std::env::var("DEVSYNC_AGENT_IMAGE").unwrap_or_else(|_| AGENT_IMAGE.to_owned());
     has_image(engine, &image).await?;
     let mut command = command(engine);
-    command.args(arguments(&id, &image));
+    command.args(arguments(&id, &image, &["--stdio", "--state", STATE_DIR]));
     Ok(stdio::start(command, Path::new(engine.name()), END_GRACE)?)
 }
 
-/// The command that starts the agent. What it says is not kept in the engine's log: it is the session's bytes.
-fn arguments(id: &str, image: &str) -> Vec<String> {
-    let mut words: Vec<String> = ["run", "--rm", "--interactive", "--pull=never", "--log-driver=none"]
+/// Starts an agent beside the container `name` that is an SSH server for the holder of `key`.
+pub async fn ssh_server(
+    engine: Engine,
+    name: &str,
+    key: &str,
+    who: &str,
+) -> Result<Transport, ContainerError> {
+    let id = running(engine, name).await?;
+    let image = std::env::var("DEVSYNC_AGENT_IMAGE").unwrap_or_else(|_| AGENT_IMAGE.to_owned());
+    has_image(engine, &image).await?;
+    let mut command = command(engine);
+    let words = ["inetd", "--state", STATE_DIR, "--key", key, "--who", who];
+    command.args(arguments(&id, &image, &words));
+    Ok(stdio::start(command, Path::new(engine.name()), END_GRACE)?)
+}
+
+/// The command that starts the agent with `words`. What it says is not kept in the engine's log: it is the session's bytes.
+fn arguments(id: &str, image: &str, words: &[&str]) -> Vec<String> {
+    let mut all: Vec<String> = ["run", "--rm", "--interactive", "--pull=never", "--log-driver=none"]
         .into_iter()
         .map(str::to_owned)
         .collect();
-    words.extend([
+    all.extend([
         format!("--pid=container:{id}"),
         format!("--network=container:{id}"),
         "--user=0:0".to_owned(),
@@ -120,8 +136,8 @@ fn arguments(id: &str, image: &str) -> Vec<String> {
         "--label=devsync.dev/agent".to_owned(),
         image.to_owned(),
     ]);
-    words.extend(["--stdio", "--state", STATE_DIR].map(str::to_owned));
-    words
+    all.extend(words.iter().copied().map(str::to_owned));
+    all
 }
 
 /// The whole id of a container that runs.
@@ -204,7 +220,7 @@ mod tests {
 
     #[test]
     fn the_agent_is_in_the_app_s_namespaces_and_leaves_nothing() {
-        let words = arguments(&"a".repeat(64), "image").join(" ");
+        let words = arguments(&"a".repeat(64), "image", &["--stdio", "--state", STATE_DIR]).join(" ");
         for word in ["--rm ", "--log-driver=none ", &format!("--pid=container:{}", "a".repeat(64))] {
             assert!(words.contains(word), "{words}");
         }

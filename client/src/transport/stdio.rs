@@ -46,6 +46,15 @@ pub fn connect(target: &str, state: &Path) -> Result<Transport, StdioError> {
     start(command, &agent, END_GRACE)
 }
 
+/// Starts an agent for `target` that is an SSH server for the holder of `key` (see `devsync-agent inetd`).
+pub fn ssh_server(target: &str, state: &Path, key: &str, who: &str) -> Result<Transport, StdioError> {
+    let agent = find_agent()?;
+    make_private(state).map_err(|source| StdioError::State { dir: state.to_owned(), source })?;
+    let mut command = Command::new(&agent);
+    command.arg("inetd").arg("--state").arg(state).args(["--target", target, "--key", key, "--who", who]);
+    start(command, &agent, END_GRACE)
+}
+
 /// Starts `command`, which is or leads to an agent on its standard streams; `program` is its name in errors. At the
 /// end it has `grace` to end by itself.
 pub(super) fn start(mut command: Command, program: &Path, grace: Duration) -> Result<Transport, StdioError> {

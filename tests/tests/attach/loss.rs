@@ -125,13 +125,16 @@ fn many_deletes_are_not_made_without_being_asked_for() -> Result<()> {
     let there = rig.in_pod()?;
     fs::rename(rig.laptop.join("sub"), rig.other("sub"))?;
     let said = ends(&rig, attach, &there)?;
-    ensure!(said.contains("--yes") && said.contains(&format!("{} of {}", FILES + 1, FILES + 2)), "{said}");
+    ensure!(
+        said.contains("--accept-deletes") && said.contains(&format!("{} of {}", FILES + 1, FILES + 2)),
+        "{said}"
+    );
     assert_eq!(names(&rig.pod.join("sub"))?.len(), FILES);
     // The same question at the start of the next one.
     let words = ["attach", &target(&app), "--restart", "none", "--once"];
-    rig.run(&words)?.code(1)?.says(&["error: ", "--yes"])?;
+    rig.run(&words)?.code(1)?.says(&["error: ", "--accept-deletes"])?;
     assert_eq!(names(&rig.pod.join("sub"))?.len(), FILES);
-    rig.run(&[&words[..], &["--yes"]].concat())?.code(0)?;
+    rig.run(&[&words[..], &["--accept-deletes"]].concat())?.code(0)?;
     assert!(!rig.pod.join("sub").exists());
     Ok(())
 }

@@ -2,3 +2,4 @@
 //! `scripts/test cluster` brings the cluster and the images; the programs are those of this build.
 
 mod pods;
+mod tools;

@@ -36,7 +36,11 @@ const FORBIDDEN: [(FsType, &str); 18] = [
 ];
 
 /// Refuses what lies on one of them; `name` is for the message.
-pub(in super::super) fn check(fd: impl AsFd, operation: &'static str, name: &[u8]) -> Result<(), TargetError> {
+pub(in super::super) fn check(
+    fd: impl AsFd,
+    operation: &'static str,
+    name: &[u8],
+) -> Result<(), TargetError> {
     let found = fstatfs(fd).map_err(|errno| TargetError::Call { operation, path: name.into(), errno })?;
     match FORBIDDEN.iter().find(|(magic, _)| *magic == found.filesystem_type()) {
         Some((_, filesystem)) => Err(TargetError::Forbidden { operation, path: name.into(), filesystem }),

@@ -1,50 +1,21 @@
 //! What devsync applies to a workload: exactly the fields that it owns there, and nothing else. Pure.
 
-use devsync_protocol::contract::{AGENT_CONTAINER, STATE_DIR, VOLUME};
+use devsync_injector::agent::{Agent, volume};
 use serde_json::{Value, json};
 
-/// What an agent's container is made of.
-#[derive(Debug, Clone, PartialEq)]
-pub(in crate::cluster) struct Agent {
-    pub image: String,
-    pub pull_secret: Option<String>,
-    /// The container's `securityContext`.
-    pub context: Value,
-}
-
-impl Agent {
-    /// The sidecar. Requests and limits are both stated, so that quotas pass; the limit on memory is the agent's
-    /// budget while a large file arrives, doubled. A limit on CPU would slow each save down for nothing.
-    pub(in crate::cluster) fn container(&self) -> Value {
-        json!({
-            "name": AGENT_CONTAINER,
-            "image": self.image,
-            // With the default policy a tag `latest` is never taken from the node.
-            "imagePullPolicy": "IfNotPresent",
-            "args": ["serve"],
-            "resources": {
-                "requests": {"cpu": "10m", "memory": "16Mi"},
-                "limits": {"cpu": "2", "memory": "128Mi"},
-            },
-            "securityContext": self.context,
-            "volumeMounts": [{"name": VOLUME, "mountPath": STATE_DIR}],
-        })
+/// The document for server-side apply on `workload`.
+pub(in crate::cluster) fn document(agent: &Agent, workload: &Value) -> Value {
+    let mut spec = json!({
+        "shareProcessNamespace": true,
+        "containers": [agent.container()],
+        "volumes": [volume()],
+    });
+    if let Some(secret) = &agent.pull_secret {
+        spec["imagePullSecrets"] = json!([{"name": secret}]);
     }
-
-    /// The document for server-side apply on `workload`.
-    pub(in crate::cluster) fn document(&self, workload: &Value) -> Value {
-        let mut spec = json!({
-            "shareProcessNamespace": true,
-            "containers": [self.container()],
-            "volumes": [{"name": VOLUME, "emptyDir": {}}],
-        });
-        if let Some(secret) = &self.pull_secret {
-            spec["imagePullSecrets"] = json!([{"name": secret}]);
-        }
-        let mut document = empty_document(workload);
-        document["spec"] = json!({"template": {"spec": spec}});
-        document
-    }
+    let mut document = empty_document(workload);
+    document["spec"] = json!({"template": {"spec": spec}});
+    document
 }
 
 /// The document that gives up every field again.
@@ -57,24 +28,18 @@ pub(in crate::cluster) fn empty_document(workload: &Value) -> Value {
     })
 }
 
-/// The agent's container in a pod's spec.
-pub(in crate::cluster) fn agent_in(pod_spec: &Value) -> Option<&Value> {
-    let containers =
-        ["containers", "initContainers"].into_iter().filter_map(|list| pod_spec[list].as_array());
-    containers.flatten().find(|container| container["name"] == AGENT_CONTAINER)
-}
-
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
     use serde::de::DeserializeOwned;
 
     use super::*;
-    use crate::cluster::security::{Level, fit};
+    use devsync_injector::agent::agent_in;
+    use devsync_injector::security::{Level, fit};
 
     fn agent() -> Agent {
         let context = fit(&json!({}), &json!({}), Level::Baseline).context;
-        Agent { image: "agent:1".into(), pull_secret: Some("mirror".into()), context }
+        Agent { image: "agent:1".into(), pull_secret: Some("mirror".into()), ..Agent::new(context) }
     }
 
     /// What the schema's types do not know is lost on the way through them.
@@ -90,19 +55,19 @@ mod tests {
 
     #[test]
     fn every_field_is_one_of_the_published_schema() {
-        let document = agent().document(&workload("Deployment"));
+        let document = super::document(&agent(), &workload("Deployment"));
         // The required selector and labels are no fields of devsync's, so that the types add an empty one.
         let pod = &document["spec"]["template"]["spec"];
         assert_eq!(round::<Deployment>(&document)["spec"]["template"]["spec"], *pod);
-        let document = agent().document(&workload("StatefulSet"));
+        let document = super::document(&agent(), &workload("StatefulSet"));
         assert_eq!(round::<StatefulSet>(&document)["spec"]["template"]["spec"], *pod);
-        let document = agent().document(&workload("DaemonSet"));
+        let document = super::document(&agent(), &workload("DaemonSet"));
         assert_eq!(round::<DaemonSet>(&document)["spec"]["template"]["spec"], *pod);
     }
 
     #[test]
     fn only_devsyncs_own_fields_are_applied() {
-        let document = agent().document(&workload("Deployment"));
+        let document = super::document(&agent(), &workload("Deployment"));
         let keys =
             |v: &Value| v.as_object().map(|o| o.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
         assert_eq!(keys(&document), ["apiVersion", "kind", "metadata", "spec"]);

@@ -95,9 +95,15 @@ impl Fleet {
         workload: &WorkloadRef,
         container: Option<&str>,
     ) -> Result<(Cluster, Seen), CommandError> {
-        let cluster = Cluster::connect(&self.all.route.cluster).await?;
-        let seen = look(&cluster, workload, container).await?;
-        Ok((cluster, seen))
+        let route = &self.all.route;
+        let cluster = route.cluster().await?;
+        match look(&cluster, workload, container).await {
+            Ok(seen) => Ok((cluster, seen)),
+            Err(error) => {
+                route.login.doubt().await;
+                Err(error)
+            }
+        }
     }
 
     /// Begins with those that are new, and ends those that are gone. One whose container comes up again stays.
@@ -121,7 +127,7 @@ impl Fleet {
                 name: pod.pod.clone(),
                 route: Route { target, ..self.all.route.clone() },
                 settings: self.all.settings.clone(),
-                allow_contexts: Vec::new(),
+                add: self.all.add.clone(),
             };
             let reporter = Reporter::new(&self.output).one_of_several(&pod.pod);
             let (desk, name) = (self.desk.clone(), pod.pod.clone());

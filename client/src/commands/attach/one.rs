@@ -11,11 +11,12 @@ use tokio_util::sync::CancellationToken;
 use crate::app::{App, describe};
 use crate::build::SharedBuilds;
 use crate::cli::AttachArgs;
-use crate::cluster::{self, Cluster, Mark, PodTarget, WorkloadRef, candidates};
+use crate::cluster::{AddOptions, Marks, PodTarget, Step, WorkloadRef, candidates};
 use crate::connect::{Connected, Route, connect};
 use crate::control::{Desk, Seat};
-use crate::engine::{Board, End, Engine, Job};
+use crate::engine::{Board, End, Engine, InCluster, Job};
 use crate::error::CommandError;
+use crate::installed;
 use crate::mapping::{self, Plan};
 use crate::project::Project;
 use crate::report::{AppFacts, Event, Reporter};
@@ -35,6 +36,7 @@ const QUESTIONS: usize = 16;
 pub(super) struct Shared {
     pub(super) once: bool,
     pub(super) yes: bool,
+    pub(super) accept_deletes: bool,
     pub(super) builds: SharedBuilds,
     pub(super) began: SystemTime,
     /// When it began, for people.
@@ -50,6 +52,7 @@ impl Shared {
         Self {
             once: args.once,
             yes: args.yes,
+            accept_deletes: args.accept_deletes,
             builds: SharedBuilds::default(),
             began: SystemTime::now(),
             since: crate::engine::clock(),
@@ -70,8 +73,8 @@ pub(super) struct One {
     pub(super) name: String,
     pub(super) route: Route,
     pub(super) settings: Settings,
-    /// Contexts in which nobody needs to be asked.
-    pub(super) allow_contexts: Vec<String>,
+    /// How its pods get an agent.
+    pub(super) add: AddOptions,
 }
 
 /// Keeps one target in step until it is told to stop, or cannot go on. Its state and its questions are at `desk`.
@@ -97,7 +100,7 @@ async fn attach(
     board: Board,
     mut reporter: Reporter,
 ) -> Result<(), CommandError> {
-    let One { route, settings, .. } = one;
+    let One { route, settings, add, .. } = one;
     let stop = shared.stop.clone();
     let Connected { session, welcome, events, pod } = tokio::select! {
         connected = connect(&route) => connected?,
@@ -109,13 +112,13 @@ async fn attach(
             () = stop.cancelled() => {}
         }
     }
-    let marked = pod.as_ref().filter(|_| !settings.options.dry_run);
-    let mut say = |step| reporter.event(&crate::commands::detach::event(step));
-    // Half a mark cannot be taken away again, so only the second Ctrl-C ends this.
-    let mark = tokio::select! {
-        mark = cluster::mark(&route.cluster, marked, route.take_over, &mut say) => mark,
-        () = shared.now.cancelled() => return Ok(()),
-    };
+    let marks = Marks::default();
+    if let Some(pod) = pod.as_ref().filter(|_| !settings.options.dry_run) {
+        tokio::select! {
+            () = mark(&route, &marks, pod, &mut reporter) => {}
+            () = stop.cancelled() => {}
+        }
+    }
     // Taken over once: who has it after us is not thrown out because a connection was cut.
     let route = Route { take_over: false, ..route };
     let handle = session.handle();
@@ -127,11 +130,12 @@ async fn attach(
         Some(Ok(planned)) => planned,
         other => {
             session.close().await;
-            unmark(mark, &shared.now).await;
+            unmark(&marks, &shared.now).await;
             return other.map_or(Ok(()), |planned| planned.map(drop));
         }
     };
-    let job = job(&shared, settings, route, app, plan);
+    let in_cluster = pod.map(|pod| InCluster { pod, add, marks: marks.clone() });
+    let job = job(&shared, settings, route, in_cluster, app, plan);
     let mut engine = Engine::new(job, session, events, commands, reporter, board);
     announce(&mut engine, &welcome.agent, &welcome.target, &welcome.auto);
     let ended = tokio::select! {
@@ -140,24 +144,30 @@ async fn attach(
     };
     let session = engine.close();
     let done = finish(engine, session, ended, &shared.now).await;
-    unmark(mark, &shared.now).await;
+    unmark(&marks, &shared.now).await;
     done
 }
 
+/// Says on the pod who is attached.
+async fn mark(route: &Route, marks: &Marks, pod: &PodTarget, reporter: &mut Reporter) {
+    // It was connected to a moment ago.
+    let Ok(cluster) = route.cluster().await else { return };
+    let mut say = |step: Step| reporter.event(&step.into());
+    marks.follow(&cluster, pod, route.take_over, &mut say).await;
+}
+
 /// Takes the pod's mark away; an API server that does not answer is not waited for long.
-async fn unmark(mark: Option<Mark>, now: &CancellationToken) {
-    if let Some(mark) = mark {
-        tokio::select! {
-            _ = tokio::time::timeout(UNMARK_WITHIN, mark.remove()) => {}
-            () = now.cancelled() => {}
-        }
+async fn unmark(marks: &Marks, now: &CancellationToken) {
+    tokio::select! {
+        _ = tokio::time::timeout(UNMARK_WITHIN, marks.remove()) => {}
+        () = now.cancelled() => {}
     }
 }
 
 /// Of several pods only one has the files that are saved here.
 async fn say_if_mixed(route: &Route, pod: &PodTarget, reporter: &mut Reporter) {
     let Some(workload) = WorkloadRef::of(&route.target) else { return };
-    let Ok(cluster) = Cluster::connect(&route.cluster).await else { return };
+    let Ok(cluster) = route.cluster().await else { return };
     let found = candidates(&cluster, &workload, route.cluster.container.as_deref()).await;
     let count = found.map_or(0, |found| found.len());
     if count > 1 {
@@ -187,27 +197,39 @@ async fn plan(
             _ => true,
         },
     };
-    let plan = mapping::decide(&app, &project, &settings.wishes, has_loader)?;
+    let mut plan = mapping::decide(&app, &project, &settings.wishes, has_loader)?;
+    installed::correct(&mut plan, handle, &app, &project, &settings.wishes).await?;
     if let Some(question) = plan.confirm.as_ref().filter(|_| !yes) {
         match crate::ask::confirm(question).await {
             Some(true) => {}
             Some(false) => return Err(CommandError::new("ended without syncing anything")),
             None => {
-                let exe = plan.exe.as_ref().map(|e| e.display().to_string()).unwrap_or_default();
+                let said = match &plan.exe {
+                    Some(exe) => format!("--exe {}", exe.display()),
+                    None => "--sync FROM:TO".to_owned(),
+                };
                 return Err(CommandError::usage(question.clone())
-                    .cause("nobody is here to answer, and names that differ may mean another program")
-                    .hint(format!("if it is meant: --yes, or --exe {exe}")));
+                    .cause("nobody is here to answer, and it may be another one that is meant")
+                    .hint(format!("if it is meant: --yes, or {said}")));
             }
         }
     }
     Ok((app, plan))
 }
 
-fn job(shared: &Shared, settings: Settings, route: Route, app: App, plan: Plan) -> Job {
+fn job(
+    shared: &Shared,
+    settings: Settings,
+    route: Route,
+    in_cluster: Option<InCluster>,
+    app: App,
+    plan: Plan,
+) -> Job {
     let Settings { project, excludes, options, rules, grace, .. } = settings;
     Job {
         target: route.name(),
         route,
+        in_cluster,
         app,
         mappings: plan.mappings,
         excludes,
@@ -223,6 +245,7 @@ fn job(shared: &Shared, settings: Settings, route: Route, app: App, plan: Plan) 
         because: plan.because,
         once: shared.once,
         yes: shared.yes,
+        accept_deletes: shared.accept_deletes,
     }
 }
 

@@ -51,6 +51,13 @@ impl PinnedKey {
         self.0.key_data() == key.key_data()
     }
 
+    /// `ssh-ed25519 AAAA…`
+    pub fn line(&self) -> String {
+        let mut key = self.0.clone();
+        key.set_comment("");
+        key.to_openssh().unwrap_or_default()
+    }
+
     /// `SHA256:…`
     pub fn fingerprint(&self) -> String {
         self.0.fingerprint(HashAlg::Sha256).to_string()
