@@ -9,7 +9,7 @@ mod desk;
 mod message;
 mod proof;
 
-pub use ask::{AskArgs, AskError, ask};
+pub use ask::{AskArgs, AskError, StopArgs, ask, stop};
 pub use desk::{Book, Desk, DeskError};
 pub use proof::ProofError;
 

@@ -1,4 +1,5 @@
-//! The agent's command line: `serve`, `authorize`, `--stdio`, and the helper that it starts itself.
+//! The agent's command line: `serve` and its `authorize` and `stop`, `ids`, `--stdio`, and the helper that it starts
+//! itself.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,7 +17,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::authorize::{self, AskArgs};
+use crate::authorize::{self, AskArgs, StopArgs};
 use crate::debug::{self, DebugArgs};
 use crate::inetd::{self, InetdArgs};
 use crate::restart::helper;
@@ -25,6 +26,7 @@ use crate::session::{self, SessionConfig, SessionError};
 use crate::shell;
 use crate::sys::{descriptors, dumpable};
 use crate::target::find::Query;
+use crate::target::ids::{self, IdsArgs};
 
 /// Finds the app beside it, writes the developer's files into the app's root and restarts it in place.
 ///
@@ -60,6 +62,10 @@ enum Command {
     Serve(ServeArgs),
     /// Register a public key with the agent that serves in this container; print where it listens, and its host key.
     Authorize(AskArgs),
+    /// Have the agent that serves in this container end in order.
+    Stop(StopArgs),
+    /// Print as whom the app runs, and end.
+    Ids(IdsArgs),
     /// Be an SSH server for one connection, on standard input and output.
     Inetd(InetdArgs),
     /// Run a debugger beside the app, on standard input and output.
@@ -97,6 +103,8 @@ fn start(cli: Cli) -> anyhow::Result<()> {
     match (cli.command, cli.place) {
         (Some(Command::Serve(args)), _) => Ok(serve::run(args)?),
         (Some(Command::Authorize(args)), _) => authorize(args),
+        (Some(Command::Stop(args)), _) => Ok(authorize::stop(&args)?),
+        (Some(Command::Ids(args)), _) => Ok(ids::print(&args)?),
         (Some(Command::Inetd(args)), _) => Ok(inetd::run(args)?),
         (Some(Command::Debug(args)), _) => Ok(debug::run(args)?),
         (None, Some(place)) if cli.stdio => serve_stdio(place),

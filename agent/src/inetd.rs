@@ -69,8 +69,15 @@ pub fn run(args: InetdArgs) -> Result<(), InetdError> {
         .and_then(|()| out.flush())
         .map_err(failed("print the host key"))?;
     drop(out);
-    let session = sessions(args.target, state.path().to_owned());
-    let config = SshConfig { host_key, authorized_keys: None, registered, limits: Limits::default() };
+    let session = sessions(args.target.clone(), state.path().to_owned());
+    let config = SshConfig {
+        host_key,
+        authorized_keys: None,
+        registered,
+        target: args.target,
+        open_forwards: false,
+        limits: Limits::default(),
+    };
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).enable_all().build().map_err(failed("start the runtime"))?;
     let served = runtime.block_on(async {

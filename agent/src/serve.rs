@@ -1,4 +1,4 @@
-//! `devsync-agent serve`: from arguments to a running server and its desk, until SIGTERM or SIGINT.
+//! `devsync-agent serve`: from arguments to a running server and its desk, until SIGTERM, SIGINT or `stop`.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -34,6 +34,9 @@ pub struct ServeArgs {
     /// Which process is the app: pid/N, container/ID or mnt/INODE; by default the only other container here.
     #[arg(long, value_name = "TARGET", default_value = "auto")]
     pub target: Query,
+    /// Let forwards (ssh -L, -R, -D) reach any address, not only the pod's own and its loopback.
+    #[arg(long)]
+    pub open_forwards: bool,
 }
 
 #[derive(Debug, Error)]
@@ -59,8 +62,14 @@ pub fn run(args: ServeArgs) -> Result<(), ServeError> {
     let desk = Desk::open(&state)?;
     let host_key = HostKey::kept(state.path())?;
     if let Some(file) = &args.authorized_keys {
-        let keys = AuthorizedKeys::new(file.clone()).load()?;
-        tracing::info!(keys, file = %file.display(), "authorized keys");
+        match AuthorizedKeys::new(file.clone()).load() {
+            Ok(keys) => tracing::info!(keys, file = %file.display(), "authorized keys"),
+            // It is looked for again at each login: a ConfigMap may come later, and ending here would end the pod's peace.
+            Err(AuthorizedKeysError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                tracing::warn!(file = %file.display(), "there are no authorized keys yet");
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     // Two threads: one connection's ciphers must not hold up another's, and a sidecar has little CPU.
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -77,11 +86,18 @@ pub fn run(args: ServeArgs) -> Result<(), ServeError> {
             listen: address,
             host_key: host_key.public(),
         };
-        let book = Arc::new(Book { registered: Arc::clone(&registered), server });
-        let desk = tokio::spawn(desk.run(book, shutdown.clone()));
-        let session = sessions(args.target, state.path().to_owned());
+        let book = Arc::new(Book { registered: Arc::clone(&registered), server, shutdown: shutdown.clone() });
+        let desk = tokio::spawn(desk.run(book));
+        let session = sessions(args.target.clone(), state.path().to_owned());
         let authorized_keys = args.authorized_keys;
-        let config = SshConfig { host_key, authorized_keys, registered, limits: Limits::default() };
+        let config = SshConfig {
+            host_key,
+            authorized_keys,
+            registered,
+            target: args.target,
+            open_forwards: args.open_forwards,
+            limits: Limits::default(),
+        };
         ssh::serve(config, listener, session, shutdown).await;
         match desk.await {
             Ok(ended) => ended.map_err(start("register keys")),

@@ -81,6 +81,9 @@ pub fn serve<R: Read, W: Write + Send + 'static>(
     };
     let (opened, state) = opened;
     outbox.send(&opened.welcome())?;
+    if let Some(held) = opened.held() {
+        outbox.send(&held)?;
+    }
     let config = SessionConfig { state: state.path().to_owned(), ..config.clone() };
     let mut session = Session::new(opened, outbox.clone(), &config);
     let served = session.serve(&mut Inbox::new(reader));

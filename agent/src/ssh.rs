@@ -1,20 +1,24 @@
-//! The agent's SSH server: one public key method, one subsystem (`devsync`), nothing else.
+//! The agent's SSH server: public keys only; the subsystems `devsync` and `sftp`, programs, and forwards.
 //!
-//! Owns listening, limits and shutdown; each connection is a task of its own (`connection`), each subsystem channel
-//! a blocking session on a thread of its own (`channel`). It knows nothing of what is said in a session.
+//! Owns listening, limits and shutdown; each connection is a task of its own (`connection`), each session channel
+//! a task (`channel`), with a thread where its work blocks. It knows nothing of what is said in a session.
 
 mod algorithms;
 mod authorized;
 mod channel;
 mod connection;
+mod forward;
 mod handler;
 mod host_key;
 mod inbox;
 mod key_options;
 mod lobby;
 mod outbox;
+mod program;
+mod pump;
 mod registered;
 mod socket;
+mod terminal;
 mod throttle;
 
 use std::fmt;
@@ -30,10 +34,12 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::target::find::Query;
 use authorized::Refusal;
 pub use authorized::{AuthorizedKeys, AuthorizedKeysError, LineError, readable_key};
 pub use channel::Stop;
 pub use host_key::{HostKey, HostKeyError};
+use key_options::Rights;
 pub use registered::{Grant, Registered};
 
 /// Wait after a failed accept (out of descriptors, mostly), so that the loop does not spin.
@@ -59,6 +65,7 @@ pub struct Peer {
     pub key: String,
     /// What the key was registered for; none for one of the file.
     pub grant: Option<Arc<Grant>>,
+    rights: Rights,
 }
 
 impl fmt::Display for Peer {
@@ -78,6 +85,10 @@ pub struct SshConfig {
     pub authorized_keys: Option<PathBuf>,
     /// Keys that may log in too.
     pub registered: Arc<Registered>,
+    /// The app of keys that name none.
+    pub target: Query,
+    /// Forwards may lead to any address, and listen on any; else the pod's own only, and its loopback.
+    pub open_forwards: bool,
     pub limits: Limits,
 }
 
@@ -94,8 +105,12 @@ pub struct Limits {
     pub unauthenticated_per_source: usize,
     /// Connections that have logged in.
     pub sessions: usize,
-    /// Channels of one connection.
+    /// Sessions, programs and the like of one connection.
     pub channels: usize,
+    /// Forwarded connections of one connection.
+    pub forwards: usize,
+    /// Addresses and sockets that one connection listens on.
+    pub listeners: usize,
     /// How long sessions may take to end, and their clients to leave, after shutdown was asked for.
     pub drain: Duration,
 }
@@ -108,7 +123,9 @@ impl Default for Limits {
             unauthenticated: 10,
             unauthenticated_per_source: 8,
             sessions: 32,
-            channels: 4,
+            channels: 64,
+            forwards: 256,
+            listeners: 32,
             drain: Duration::from_secs(5),
         }
     }
@@ -122,17 +139,25 @@ struct Shared {
     lobby: Arc<lobby::Lobby>,
     sessions: Arc<Semaphore>,
     session: Arc<SessionFn>,
+    target: Query,
+    open_forwards: bool,
     limits: Limits,
 }
 
 impl Shared {
     /// May this key log in from there, and what is it good for? A registered key needs no line in the file.
-    fn check(&self, key: &PublicKey, source: IpAddr) -> Result<Option<Arc<Grant>>, Refusal> {
+    fn check(&self, key: &PublicKey, source: IpAddr) -> Result<(Option<Arc<Grant>>, Rights), Refusal> {
         if let Some(grant) = self.registered.find(key, Instant::now()) {
-            return Ok(Some(grant));
+            return Ok((Some(grant), Rights::default()));
         }
         let file = self.authorized.as_ref().ok_or(Refusal::Unknown)?;
-        file.check(key, source, SystemTime::now()).map(|()| None)
+        file.check(key, source, SystemTime::now()).map(|rights| (None, rights))
+    }
+
+    /// Which app a login is for.
+    fn target(&self, peer: &Peer) -> Query {
+        let named = peer.grant.as_ref().and_then(|grant| grant.target.clone());
+        named.unwrap_or_else(|| self.target.clone())
     }
 }
 
@@ -152,6 +177,8 @@ pub async fn serve(
         lobby: lobby::Lobby::new(limits.unauthenticated, limits.unauthenticated_per_source),
         sessions: Arc::new(Semaphore::new(limits.sessions)),
         session,
+        target: config.target,
+        open_forwards: config.open_forwards,
         limits,
     });
     let mut connections = JoinSet::new();

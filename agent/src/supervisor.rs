@@ -8,13 +8,18 @@
 pub mod args;
 mod clearing;
 mod control;
+mod copied;
+pub mod install;
 mod life;
 mod output;
 mod requests;
 mod ring;
+pub mod seed;
 mod starting;
 mod terminal;
 pub mod wire;
+
+pub use copied::copy_of;
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -56,7 +61,10 @@ pub fn run(config: Config) -> Result<u8, SupervisorError> {
     let taken = signals::take_all().map_err(SupervisorError::Signals)?;
     let mut supervisor = Supervisor::new(config)?;
     supervisor.prepare();
-    supervisor.start();
+    match supervisor.config.wait {
+        true => supervisor.wait_for_first_sync(),
+        false => supervisor.start(),
+    }
     let code = supervisor.serve(&taken)?;
     supervisor.flush();
     Ok(code)

@@ -21,6 +21,7 @@ pub mod proc_task;
 pub mod process_tree;
 pub(crate) mod ptrace;
 pub mod random;
+pub mod readiness;
 pub mod reap;
 pub mod rename;
 pub mod signals;

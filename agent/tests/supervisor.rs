@@ -13,7 +13,11 @@ mod namespaces;
 mod output;
 #[path = "supervisor/restart.rs"]
 mod restart;
+#[path = "supervisor/seed.rs"]
+mod seed;
 #[path = "supervisor/signals.rs"]
 mod signals;
 #[path = "supervisor/terminal.rs"]
 mod terminal;
+#[path = "supervisor/wait.rs"]
+mod wait;

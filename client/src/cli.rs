@@ -171,6 +171,9 @@ pub struct DetachArgs {
     /// Do not wait for the rollout
     #[arg(long)]
     pub no_wait: bool,
+    /// End another person's session with it, too
+    #[arg(long)]
+    pub take_over: bool,
     #[command(flatten)]
     pub output: OutputArgs,
 }

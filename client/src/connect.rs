@@ -42,6 +42,12 @@ impl Route {
         }
     }
 
+    /// The same; with `quiet` nothing is said of what is waited for.
+    #[must_use]
+    pub fn quiet(self, quiet: bool) -> Self {
+        if quiet { Self { login: Login::quiet(), ..self } } else { self }
+    }
+
     /// The cluster that the target is in.
     pub async fn cluster(&self) -> Result<Cluster, CommandError> {
         self.login.cluster(&self.cluster).await

@@ -18,6 +18,7 @@ pub mod dirs;
 pub mod elf;
 pub mod engine;
 pub mod error;
+pub mod installed;
 pub mod local;
 pub mod mapping;
 pub mod program;

@@ -39,12 +39,17 @@ impl Agent {
             "securityContext": self.context,
             "volumeMounts": [{"name": VOLUME, "mountPath": STATE_DIR}],
         });
-        if self.resources.is_null()
-            && let Some(fields) = container.as_object_mut()
-        {
-            fields.shift_remove("resources");
-        }
+        drop_null(&mut container, "resources");
         container
+    }
+}
+
+/// Leaves a field out that has nothing in it.
+pub(crate) fn drop_null(container: &mut Value, field: &str) {
+    if let Some(fields) =
+        container.as_object_mut().filter(|fields| fields.get(field).is_some_and(Value::is_null))
+    {
+        fields.shift_remove(field);
     }
 }
 

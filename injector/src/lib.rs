@@ -5,15 +5,19 @@
 //! as it came.
 
 pub mod agent;
+pub mod annotations;
+mod config;
 mod eject;
 mod inject;
+mod original;
 mod outcome;
 pub mod pid1;
+mod resources;
 pub mod security;
+#[cfg(feature = "server")]
+pub mod server;
 
-mod config;
-
-pub use config::Config;
+pub use config::{Config, ConfigError};
 pub use eject::eject;
 pub use inject::inject;
 pub use outcome::{Outcome, Place};

@@ -3,6 +3,8 @@
 
 use serde_json::{Value, json};
 
+use crate::annotations::RunAs;
+
 /// The strictest Pod Security level that a namespace enforces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -17,6 +19,20 @@ const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
 const UID_RANGE: &str = "openshift.io/sa.scc.uid-range";
 
 impl Level {
+    /// The name that labels have for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Privileged => "privileged",
+            Self::Baseline => "baseline",
+            Self::Restricted => "restricted",
+        }
+    }
+
+    /// The level of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Privileged, Self::Baseline, Self::Restricted].into_iter().find(|level| level.name() == name)
+    }
+
     /// The level that a namespace's labels ask for; without a label nothing is enforced.
     pub fn of_namespace(namespace: &Value) -> Self {
         let metadata = &namespace["metadata"];
@@ -94,21 +110,94 @@ pub fn fit(pod_spec: &Value, container: &Value, level: Level) -> Fit {
     let runs = match (level, stated_ids(pod_spec, container)) {
         (Level::Restricted, Some((uid, gid))) => Runs::App { uid, gid },
         (Level::Restricted, None) => Runs::Given,
-        _ if holds_more_than_default(container) => Runs::Tracer,
+        // Baseline does not permit that capability; nor does it the app's.
+        (Level::Privileged, _) if holds_more_than_default(container) => Runs::Tracer,
         _ => Runs::Root,
     };
-    Fit { runs, context: context(runs, pod_spec, container) }
+    Fit { runs, context: context(runs, pod_spec, container, level) }
+}
+
+/// The fit for what a pod asks for, and why it is another where it cannot be had.
+pub fn fit_for(
+    pod_spec: &Value,
+    container: &Value,
+    level: Level,
+    run_as: RunAs,
+    ptrace: bool,
+) -> (Fit, Option<String>) {
+    let made = |runs| Fit { runs, context: context(runs, pod_spec, container, level) };
+    let refused = |what: &str, needs: &str| {
+        let level = level.name();
+        Some(format!("the agent is without {what}: the namespace enforces {level}, and that takes {needs}"))
+    };
+    let is_restricted = level == Level::Restricted;
+    match (run_as, ptrace) {
+        // Only root keeps a capability at exec.
+        (RunAs::App, true) if level == Level::Privileged => {
+            (made(Runs::Tracer), Some("the agent runs as root: SYS_PTRACE is of no use to a user".to_owned()))
+        }
+        (_, true) if level == Level::Privileged => (made(Runs::Tracer), None),
+        (RunAs::App, _) => {
+            let note = if ptrace { refused("SYS_PTRACE", "privileged") } else { None };
+            (fit_as_app(pod_spec, container).unwrap_or_else(|| made(Runs::Given)), note)
+        }
+        (_, true) => (fit(pod_spec, container, level), refused("SYS_PTRACE", "privileged")),
+        (RunAs::Root, false) if is_restricted => {
+            (fit(pod_spec, container, level), refused("root", "baseline or privileged"))
+        }
+        _ => (fit(pod_spec, container, level), None),
+    }
+}
+
+/// The context of an init container that needs no right: the app's ids where its container states them, since those of
+/// its image or of the pod count anyway.
+pub fn without_rights(level: Level, container: &Value) -> Value {
+    let mut context = json!({
+        "allowPrivilegeEscalation": false,
+        "readOnlyRootFilesystem": true,
+        "seccompProfile": {"type": "RuntimeDefault"},
+        "capabilities": {"drop": ["ALL"]},
+    });
+    if level == Level::Restricted {
+        context["runAsNonRoot"] = json!(true);
+    }
+    for field in ["runAsUser", "runAsGroup", "runAsNonRoot"] {
+        let value = container["securityContext"].get(field);
+        if let Some(value) = value.filter(|_| !(field == "runAsNonRoot" && level == Level::Restricted)) {
+            context[field] = value.clone();
+        }
+    }
+    if let Some(label) = selinux(container, level) {
+        context["seLinuxOptions"] = label.clone();
+    }
+    context
+}
+
+/// The app's SELinux label, since another one would keep the agent out; the pod's own is inherited. From baseline on
+/// only one that the level permits.
+fn selinux(container: &Value, level: Level) -> Option<&Value> {
+    const TYPES: [&str; 4] = ["container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
+    let label = container["securityContext"].get("seLinuxOptions")?;
+    let is_plain = |field: &str| label.get(field).is_none_or(|value| value == "");
+    let is_usual = is_plain("type") || TYPES.iter().any(|known| label["type"] == *known);
+    (level == Level::Privileged || is_plain("user") && is_plain("role") && is_usual).then_some(label)
+}
+
+/// The app's uid, where the spec states it.
+pub fn stated_uid(pod_spec: &Value, container: &Value) -> Option<i64> {
+    id(container, "runAsUser").or_else(|| id(pod_spec, "runAsUser"))
 }
 
 /// The same-ids fit, where both ids are stated: the way out where a policy refuses root.
 pub fn fit_as_app(pod_spec: &Value, container: &Value) -> Option<Fit> {
     let (uid, gid) = stated_ids(pod_spec, container)?;
     let runs = Runs::App { uid, gid };
-    Some(Fit { runs, context: context(runs, pod_spec, container) })
+    // Whatever the level is: the strictest one's rules hold at each.
+    Some(Fit { runs, context: context(runs, pod_spec, container, Level::Restricted) })
 }
 
 /// The security context of an agent that runs as `runs` beside `container`.
-pub fn context(runs: Runs, pod_spec: &Value, container: &Value) -> Value {
+fn context(runs: Runs, pod_spec: &Value, container: &Value, level: Level) -> Value {
     let mut context = json!({
         "allowPrivilegeEscalation": false,
         "readOnlyRootFilesystem": true,
@@ -139,12 +228,12 @@ pub fn context(runs: Runs, pod_spec: &Value, container: &Value) -> Value {
             if let Some(gid) = id(container, "runAsGroup") {
                 context["runAsGroup"] = json!(gid);
             }
-            context["runAsNonRoot"] = json!(true);
+            // Not beside a stated uid 0, or kubelet would refuse to start it.
+            context["runAsNonRoot"] = json!(stated_uid(pod_spec, container) != Some(0));
             context["capabilities"] = json!({"drop": ["ALL"]});
         }
     }
-    // Another SELinux label than the app's would keep the agent out; the pod's own is inherited.
-    if let Some(label) = container["securityContext"].get("seLinuxOptions") {
+    if let Some(label) = selinux(container, level) {
         context["seLinuxOptions"] = label.clone();
     }
     context

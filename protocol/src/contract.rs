@@ -18,6 +18,8 @@ pub const TOOLBOX: &str = "/toolbox";
 pub const AGENT_PROGRAM: &str = "/devsync-agent";
 /// Where the agent listens, unless the port is taken in the pod: `authorize` says where it does.
 pub const AGENT_PORT: u16 = 2222;
+/// `devsync-agent ids` prints this word, and the app's `UID:GID`.
+pub const IDS: &str = "ids";
 /// The emptyDir that holds the agent's state.
 pub const VOLUME: &str = "devsync";
 /// Where that volume is mounted in the agent's container.
@@ -26,6 +28,29 @@ pub const STATE_DIR: &str = "/run/devsync";
 pub const FIELD_MANAGER: &str = "devsync";
 /// The SSH subsystem that carries a session.
 pub const SUBSYSTEM: &str = "devsync";
+
+/// The supervisor's executable, in the agent's image and in the directory that it installs itself into.
+pub const RUN_PROGRAM: &str = "devsync-run";
+pub const RUN_IN_IMAGE: &str = "/devsync-run";
+/// Its first words: `devsync-run install DIR`, `devsync-run seed FROM TO`.
+pub const RUN_INSTALL: &str = "install";
+pub const RUN_SEED: &str = "seed";
+/// Its options before the app: wait for the first sync; start what lies in `/` from its copy in a directory.
+pub const RUN_WAIT: &str = "--wait";
+pub const RUN_EXEC_COPY: &str = "--exec-copy";
+/// The directory of [`VOLUME`] that it is installed into, and where an app's container has that directory mounted.
+pub const RUN_DIR: &str = "bin";
+pub const RUN_MOUNT: &str = "/.devsync";
+/// Begins the abstract name of each supervisor's control socket; the pid in its own namespace follows, then perhaps `.N`.
+/// An abstract name belongs to the network namespace, which the containers of a pod share.
+pub const RUN_SOCKET_PREFIX: &str = "devsync-run.";
+/// How many names one pid may try: each container of a pod may have a PID 1.
+pub const RUN_SOCKET_TRIES: u32 = 64;
+/// The emptyDir in the place of the app's files, where it is mounted while it is seeded, and the directory in it that
+/// the app's container has mounted.
+pub const WORKSPACE: &str = "devsync-workspace";
+pub const WORKSPACE_SEED_MOUNT: &str = "/.devsync-workspace";
+pub const WORKSPACE_FILES: &str = "files";
 
 /// A namespace's label: pods in it are for development, and the injector gives each of them an agent.
 pub const INJECT: &str = "devsync.dev/inject";
@@ -36,6 +61,42 @@ pub const ATTACHED_BY: &str = "devsync.dev/attached-by";
 pub const ATTACHED_SINCE: &str = "devsync.dev/attached-since";
 /// A pod's annotation once files in it are no longer those of its image: when that happened last.
 pub const MODIFIED_AT: &str = "devsync.dev/modified-at";
+
+/// Annotations of a pod, or of a workload's pod template. What they mean is in `devsync_injector::annotations`.
+pub mod annotation {
+    /// What every one of them begins with.
+    pub const PREFIX: &str = "devsync.dev/";
+    pub const INJECT: &str = super::INJECT;
+    pub const CONTAINER: &str = "devsync.dev/container";
+    pub const SYNC_ROOT: &str = "devsync.dev/sync-root";
+    pub const WORKSPACE: &str = "devsync.dev/workspace";
+    pub const RESTART: &str = "devsync.dev/restart";
+    pub const COMMAND: &str = "devsync.dev/command";
+    pub const WAIT: &str = "devsync.dev/wait";
+    pub const PROBES: &str = "devsync.dev/probes";
+    pub const AGENT_IMAGE: &str = "devsync.dev/agent-image";
+    pub const DEV_IMAGE: &str = "devsync.dev/dev-image";
+    pub const KEYS: &str = "devsync.dev/keys";
+    pub const KEYS_FROM: &str = "devsync.dev/keys-from";
+    pub const RESOURCES: &str = "devsync.dev/resources";
+    pub const PTRACE: &str = "devsync.dev/ptrace";
+    pub const RUN_AS: &str = "devsync.dev/run-as";
+    /// Written by the injector: what it replaced, as JSON.
+    pub const ORIGINAL: &str = "devsync.dev/original";
+    /// Written by the injector: the release that did it.
+    pub const INJECTED: &str = "devsync.dev/injected";
+}
+
+/// The value of [`INJECT`] that keeps devsync out of a pod.
+pub const DISABLED: &str = "disabled";
+/// The init container that brings devsync-run.
+pub const INSTALL_CONTAINER: &str = "devsync-install";
+/// The init container that fills a workspace volume; with several of them a number follows.
+pub const SEED_CONTAINER: &str = "devsync-seed";
+/// The volume with public keys, where the agent has it, and the file in it: the key of the ConfigMap too.
+pub const KEYS_VOLUME: &str = "devsync-keys";
+pub const KEYS_DIR: &str = "/etc/devsync/keys";
+pub const KEYS_FILE: &str = "authorized_keys";
 
 /// The webhook's Deployment, Service, ConfigMap, Lease, roles and MutatingWebhookConfiguration.
 pub const INJECTOR: &str = "devsync-injector";

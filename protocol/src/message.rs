@@ -257,6 +257,13 @@ pub enum Reply {
     },
     /// A request could not be served; the session goes on unless `fatal`.
     Refused(Refusal),
+    /// Right after the welcome, where devsync-run is there and no app runs: why, and the last of its output.
+    /// `waits`: it was never started, and is when the first sync is in place.
+    Held {
+        cause: String,
+        output: Vec<u8>,
+        waits: bool,
+    },
 }
 
 /// What restart mode `auto` means for this app, found out before the first write.

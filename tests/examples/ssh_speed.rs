@@ -31,6 +31,8 @@ async fn main() -> anyhow::Result<()> {
         host_key,
         authorized_keys: Some(authorized_keys),
         registered: Arc::new(Registered::default()),
+        target: "auto".parse()?,
+        open_forwards: false,
         limits: Limits::default(),
     };
     let shutdown = CancellationToken::new();

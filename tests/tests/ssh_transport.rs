@@ -42,7 +42,14 @@ impl Server {
         let limits = Limits { drain: Duration::from_millis(500), ..Limits::default() };
         let authorized_keys = Some(directory.path().join("keys"));
         let registered = Arc::new(Registered::default());
-        let config = SshConfig { host_key, authorized_keys, registered, limits };
+        let config = SshConfig {
+            host_key,
+            authorized_keys,
+            registered,
+            target: "auto".parse().expect("a target"),
+            open_forwards: false,
+            limits,
+        };
         let task = tokio::spawn(serve(config, listener, session, shutdown.clone()));
         Self { directory, target, shutdown, task }
     }

@@ -1,15 +1,15 @@
-//! The asking end: waits for the agent to serve, proves itself, asks, and prints what it is told.
+//! The asking end: waits for the agent to serve, proves itself, and asks.
 
 use std::io;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use devsync_protocol::contract::{Authorized, STATE_DIR};
 use thiserror::Error;
 
 use super::SOCKET;
-use super::message::{Answer, LONGEST, Question, decode, encode};
+use super::message::{Answer, LONGEST, Question, Registration, decode, encode};
 use super::proof::{ProofError, Proven};
 use crate::state::{StateDir, StateError};
 use crate::sys::packets::Packets;
@@ -17,6 +17,8 @@ use crate::target::find::Query;
 
 /// A container's agent may have been started a moment ago.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// One that is to end is there already.
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -34,6 +36,13 @@ pub struct AskArgs {
     /// End the session that holds the same target when this key's session wants it.
     #[arg(long)]
     pub take_over: bool,
+    /// The directory that the serving agent was given.
+    #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
+    pub state: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct StopArgs {
     /// The directory that the serving agent was given.
     #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
     pub state: PathBuf,
@@ -59,25 +68,34 @@ pub enum AskError {
 /// Registers the key with the agent that serves here; blocking, for little more than 10 s.
 pub fn ask(args: AskArgs) -> Result<Authorized, AskError> {
     let target = args.target.map(|target| target.to_string());
-    let question = Question { key: args.key, target, who: args.who, take_over: args.take_over };
-    let question = encode(&question).ok_or(AskError::TooLong)?;
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let failed = match attempt(&args.state, &question, deadline) {
-            Ok(answer) => return read(answer),
-            Err(failed) => failed,
-        };
-        if !failed.may_pass() || Instant::now() >= deadline {
-            return Err(failed.told(args.state));
-        }
-        std::thread::sleep(PAUSE);
+    let registration = Registration { key: args.key, target, who: args.who, take_over: args.take_over };
+    match say(&args.state, &Question::Register(registration), PATIENCE)? {
+        Answer::Registered(text) => text.parse().map_err(|_| AskError::Answer),
+        Answer::Refused(refusal) => Err(AskError::Refused(refusal)),
+        Answer::Stopping => Err(AskError::Answer),
     }
 }
 
-fn read(answer: Answer) -> Result<Authorized, AskError> {
-    match answer {
-        Answer::Registered(text) => text.parse().map_err(|_| AskError::Answer),
-        Answer::Refused(refusal) => Err(AskError::Refused(refusal)),
+/// Has the agent that serves here end in order; blocking, for some seconds at most.
+pub fn stop(args: &StopArgs) -> Result<(), AskError> {
+    match say(&args.state, &Question::Stop, STOP_PATIENCE)? {
+        Answer::Stopping => Ok(()),
+        Answer::Registered(_) | Answer::Refused(_) => Err(AskError::Answer),
+    }
+}
+
+fn say(state: &Path, question: &Question, patience: Duration) -> Result<Answer, AskError> {
+    let question = encode(question).ok_or(AskError::TooLong)?;
+    let deadline = Instant::now() + patience;
+    loop {
+        let failed = match attempt(state, &question, deadline) {
+            Ok(answer) => return Ok(answer),
+            Err(failed) => failed,
+        };
+        if !failed.may_pass() || Instant::now() >= deadline {
+            return Err(failed.told(state.to_owned()));
+        }
+        std::thread::sleep(PAUSE);
     }
 }
 
@@ -88,7 +106,7 @@ enum Failed {
     Answer,
 }
 
-fn attempt(state: &std::path::Path, question: &[u8], deadline: Instant) -> Result<Answer, Failed> {
+fn attempt(state: &Path, question: &[u8], deadline: Instant) -> Result<Answer, Failed> {
     let dir = StateDir::existing(state).map_err(Failed::State)?;
     let packets = Packets::connect(dir.as_fd(), SOCKET).map_err(Failed::Connect)?;
     let server = Proven::new(packets, deadline).map_err(Failed::Proof)?;

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::SOCKET;
-use super::message::{Answer, LONGEST, Question, decode, encode};
+use super::message::{Answer, LONGEST, Question, Registration, decode, encode};
 use super::proof::{ProofError, Proven, could_be_ours};
 use crate::ssh::{Grant, Registered, readable_key};
 use crate::state::StateDir;
@@ -57,6 +57,8 @@ pub struct Desk {
 pub struct Book {
     pub registered: Arc<Registered>,
     pub server: Authorized,
+    /// Ends the agent.
+    pub shutdown: CancellationToken,
 }
 
 impl Desk {
@@ -74,8 +76,9 @@ impl Desk {
         Ok(Self { listener, _lock: lock })
     }
 
-    /// Answers until `shutdown`; returns when all callers are done with.
-    pub async fn run(self, book: Arc<Book>, shutdown: CancellationToken) -> io::Result<()> {
+    /// Answers until the book's shutdown; returns when all callers are done with.
+    pub async fn run(self, book: Arc<Book>) -> io::Result<()> {
+        let shutdown = book.shutdown.clone();
         let listener = UnixListener::from_std(self.listener.into_socket())?;
         let places = Arc::new(Semaphore::new(CALLERS));
         let mut callers = JoinSet::new();
@@ -122,14 +125,22 @@ impl Book {
         let caller = Proven::new(packets, deadline)?;
         let mut buffer = [0; LONGEST];
         let question = decode(caller.receive(&mut buffer, deadline)?).ok_or(ProofError::Strange)?;
-        let answer = match self.register(question) {
-            Ok(()) => Answer::Registered(self.server.to_string()),
-            Err(refusal) => Answer::Refused(refusal),
+        let answer = match question {
+            Question::Register(registration) => match self.register(registration) {
+                Ok(()) => Answer::Registered(self.server.to_string()),
+                Err(refusal) => Answer::Refused(refusal),
+            },
+            Question::Stop => Answer::Stopping,
         };
-        caller.send(&encode(&answer).ok_or(ProofError::Strange)?, deadline)
+        let told = caller.send(&encode(&answer).ok_or(ProofError::Strange)?, deadline);
+        if matches!(answer, Answer::Stopping) {
+            tracing::info!("told to end");
+            self.shutdown.cancel();
+        }
+        told
     }
 
-    fn register(&self, question: Question) -> Result<(), String> {
+    fn register(&self, question: Registration) -> Result<(), String> {
         let key = readable_key(&question.key).map_err(|error| error.to_string())?;
         let target: Option<Query> = question
             .target

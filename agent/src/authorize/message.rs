@@ -5,9 +5,16 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 /// Longest message; a socket keeps messages apart, so this is all that is ever held.
 pub(super) const LONGEST: usize = 16 * 1024;
 
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Question {
+    Register(Registration),
+    /// End in order: nothing starts an ephemeral container's agent anew.
+    Stop,
+}
+
 /// Register this key.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Question {
+pub(super) struct Registration {
     /// As in authorized_keys, without options.
     pub(super) key: String,
     /// As `--target` takes it.
@@ -21,6 +28,7 @@ pub(super) enum Answer {
     /// `contract::Authorized`, as text.
     Registered(String),
     Refused(String),
+    Stopping,
 }
 
 /// None for one that is too long.

@@ -1,12 +1,16 @@
 //! Restarts an app that runs under devsync-run, by asking that. Must not signal anything itself.
 
+mod program;
+
+pub use program::{Program, program};
+
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use crate::supervisor::wire::{
-    self, Held, MAX_REPLY, NAME_PREFIX, Refusal, Reply, Request, State, Status, WireError,
-};
+use devsync_protocol::contract::RUN_SOCKET_PREFIX;
+
+use crate::supervisor::wire::{self, Held, MAX_REPLY, Refusal, Reply, Request, State, Status, WireError};
 use crate::sys::{abstract_socket, process_tree};
 
 /// How many sockets with a supervisor's name are looked at; anybody in the pod can make them.
@@ -73,7 +77,7 @@ fn describe(refusal: Refusal) -> String {
 /// credentials, and answers. The name proves nothing, since any process in the pod may take it.
 pub fn find(target: i32) -> Result<Option<Supervisor>, SuperviseError> {
     let chain: Vec<i32> = std::iter::once(target).chain(process_tree::ancestors(target)).collect();
-    let names = abstract_socket::listening(NAME_PREFIX, MAX_NAMES).map_err(SuperviseError::List)?;
+    let names = abstract_socket::listening(RUN_SOCKET_PREFIX, MAX_NAMES).map_err(SuperviseError::List)?;
     let nearest = names.into_iter().filter_map(|name| {
         // A name that is gone, or whose owner accepts nobody, is not the one.
         let stream = abstract_socket::connect(&name).ok()?;

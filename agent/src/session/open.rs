@@ -10,6 +10,7 @@ use super::SessionConfig;
 use crate::restart::helper;
 use crate::restart::reexec::Recorded;
 use crate::restart::supervise::{self, Supervisor};
+use crate::supervisor::wire::{Cause, Held, State};
 use crate::target::error::TargetError;
 use crate::target::find::{self, Target};
 use crate::target::identity::Identity;
@@ -26,6 +27,8 @@ pub(super) struct Opened {
     pub(super) supervisor: Option<Supervisor>,
     /// How the app was started, where that could be read.
     pub(super) recorded: Option<Recorded>,
+    /// Why no app runs under the supervisor.
+    pub(super) held: Option<Held>,
 }
 
 impl Opened {
@@ -35,6 +38,13 @@ impl Opened {
             target: Box::new(self.report.clone()),
             auto: self.auto.clone(),
         }
+    }
+
+    /// What is to be known before anything is asked for.
+    pub(super) fn held(&self) -> Option<Reply> {
+        let held = self.held.as_ref()?;
+        let cause = held.cause.to_string();
+        Some(Reply::Held { cause, output: held.output.clone(), waits: held.cause == Cause::FirstSync })
     }
 }
 
@@ -70,6 +80,13 @@ fn enter(target: &Target) -> Result<Opened, TargetError> {
             hint: no.hint.clone(),
         }),
     };
+    let held = supervisor.as_ref().and_then(held);
+    if app.pid() == holder_pid(target)
+        && let Some(program) = supervise::program(&app, &root)
+    {
+        // What is to be replaced is the app's program, not the one that waits for it.
+        (report.exe, report.argv) = (program.exe, program.argv);
+    }
     let recorded = app.access().enter().and_then(|_ids| {
         Recorded::of(target.app as i32)
             .inspect_err(|error| {
@@ -78,7 +95,21 @@ fn enter(target: &Target) -> Result<Opened, TargetError> {
             .map_err(|_| TargetError::Vanished { pid: target.app })
     });
     let auto = auto(&report, supervisor.as_ref());
-    Ok(Opened { root, report, auto, app, supervisor, recorded: recorded.ok() })
+    // devsync-run's own words are not how the app is started.
+    let recorded = recorded.ok().filter(|_| app.pid() != holder_pid(target));
+    Ok(Opened { root, report, auto, app, supervisor, recorded, held })
+}
+
+/// The supervisor's pid, or none that a process has.
+fn holder_pid(target: &Target) -> u32 {
+    target.supervisor.unwrap_or_default()
+}
+
+fn held(supervisor: &Supervisor) -> Option<Held> {
+    match supervisor.status().ok()?.state {
+        State::Held(held) | State::Waiting { held, .. } => Some(held),
+        State::Running { .. } | State::Stopping { .. } => None,
+    }
 }
 
 /// What `auto` means: a supervisor if there is one, else re-exec if permitted; a container is never ended.

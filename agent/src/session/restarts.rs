@@ -238,6 +238,10 @@ impl App {
                 if let Ok(process) = Identity::open(new as u32) {
                     self.process = Arc::new(process);
                 }
+                if self.recorded.is_none() {
+                    // None of it ran before.
+                    self.recorded = self.seen(|| Recorded::of(new)).ok();
+                }
                 Ok(new as u32)
             }
             Outcome::Restarted { new: None, .. } => match supervisor.status().map(|status| status.state) {

@@ -16,7 +16,7 @@ use russh::keys::{PublicKey, ssh_key};
 use thiserror::Error;
 
 use super::algorithms::KEYS;
-use super::key_options::{KeyOptions, OptionError};
+use super::key_options::{KeyOptions, OptionError, Rights};
 
 /// Thousands of keys; more is a mistake.
 const LONGEST: u64 = 1024 * 1024;
@@ -110,8 +110,8 @@ impl AuthorizedKeys {
         self.entries().map(|entries| entries.len())
     }
 
-    /// May this key log in from there, now?
-    pub(super) fn check(&self, key: &PublicKey, source: IpAddr, now: SystemTime) -> Result<(), Refusal> {
+    /// May this key log in from there, now, and what for?
+    pub(super) fn check(&self, key: &PublicKey, source: IpAddr, now: SystemTime) -> Result<Rights, Refusal> {
         let entries = self.entries()?;
         let mut refusal = Refusal::Unknown;
         // As in sshd, a key that stands there twice may use either line.
@@ -121,7 +121,7 @@ impl AuthorizedKeys {
             } else if !options.permits_source(source) {
                 refusal = Refusal::Source;
             } else {
-                return Ok(());
+                return Ok(options.rights.clone());
             }
         }
         Err(refusal)
@@ -239,7 +239,7 @@ mod tests {
         }
         for line in [
             format!("# {KEY}"),
-            format!("command=\"rm -rf /\" {KEY}"),
+            format!("environment=\"A=b\" {KEY}"),
             format!("from=\"127.0.0.1 {KEY}"),
             RSA.to_owned(),
             "ssh-ed25519 !!!!".to_owned(),

@@ -1,21 +1,36 @@
-//! One channel: waits for the subsystem, then carries bytes between russh's task and the session's thread, both
-//! ways at once.
+//! One session channel: waits for what is asked for, and runs it: a sync session or SFTP on a thread of its own, or a
+//! program. The handler sees the same requests and answers them; both decide alike.
 
 use std::io;
 use std::sync::Arc;
 
 use devsync_protocol::contract::SUBSYSTEM;
-use russh::server::Msg;
+use russh::server::{Handle, Msg};
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_util::bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use super::inbox::Inbox;
-use super::outbox::outbox;
+use super::inbox::{Inbox, InboxReader};
+use super::outbox::{OutboxWriter, outbox};
+use super::program::{self, Line, Program};
+use super::terminal::Wish;
 use super::throttle::Throttle;
 use super::{Caller, Peer, SessionFn};
+use crate::sftp::{self, Tally};
+use crate::shell::Request;
+use crate::target::find::Query;
+use crate::world::World;
+
+/// The subsystem's name in the draft, and a command= that means the same.
+pub(super) const SFTP: &str = "sftp";
+const INTERNAL_SFTP: &str = "internal-sftp";
+/// Variables that a client may set, and bytes of one.
+const MOST_VARIABLES: usize = 64;
+const LONGEST_VARIABLE: usize = 4096;
+/// In the log.
+const SHOWN_COMMAND: usize = 300;
 
 /// How sessions are ended.
 #[derive(Debug, Clone, Default)]
@@ -26,59 +41,202 @@ pub struct Stop {
     pub all: CancellationToken,
 }
 
-/// Serves a channel until it is closed and its session has ended; `place` is kept as long.
-pub(super) async fn run(
-    channel: Channel<Msg>,
-    place: OwnedSemaphorePermit,
-    peer: Peer,
-    session: Arc<SessionFn>,
-    throttle: Arc<Throttle>,
-    stop: Stop,
-) {
+/// What the channels of a connection share.
+#[derive(Clone)]
+pub(super) struct Client {
+    pub(super) peer: Peer,
+    pub(super) target: Query,
+    pub(super) session: Arc<SessionFn>,
+    pub(super) throttle: Arc<Throttle>,
+    pub(super) stop: Stop,
+    pub(super) handle: Handle,
+}
+
+/// What a channel is for.
+enum Work {
+    Sync,
+    Sftp,
+    Program(Program),
+}
+
+/// Serves a channel until it is closed and its work has ended; `place` is kept as long.
+pub(super) async fn run(channel: Channel<Msg>, place: OwnedSemaphorePermit, client: Client) {
     let (mut incoming, outgoing) = channel.split();
     let asked = tokio::select! {
-        asked = subsystem(&mut incoming) => asked,
-        () = stop.input.cancelled() => false,
-        () = stop.all.cancelled() => false,
+        asked = asked(&mut incoming, &client.peer) => asked,
+        () = client.stop.input.cancelled() => None,
+        () = client.stop.all.cancelled() => None,
     };
-    if asked {
-        tracing::info!(%peer, "session begins");
-        let stop = Stop { input: stop.input.child_token(), all: stop.all.child_token() };
-        let caller = Caller { peer: peer.clone(), stop: stop.clone() };
-        match carry(incoming, &outgoing, caller, session, throttle, &stop).await {
-            Ok(()) => tracing::info!(%peer, "session ended"),
-            Err(error) => tracing::warn!(%peer, %error, "session could not be started"),
-        }
+    if let Some(work) = asked {
+        let child = Stop { input: client.stop.input.child_token(), all: client.stop.all.child_token() };
+        let client = Client { stop: child, ..client };
+        serve(work, incoming, &outgoing, &client).await;
     }
     let _ = outgoing.close().await;
     drop(place);
 }
 
-/// Whether the subsystem was asked for before the channel closed; other requests are answered by the handler.
-async fn subsystem(incoming: &mut ChannelReadHalf) -> bool {
-    while let Some(message) = incoming.wait().await {
-        match message {
-            ChannelMsg::RequestSubsystem { name, .. } if name == SUBSYSTEM => return true,
-            ChannelMsg::Close => return false,
-            _ => {}
+async fn serve(work: Work, incoming: ChannelReadHalf, outgoing: &ChannelWriteHalf<Msg>, client: &Client) {
+    let peer = &client.peer;
+    let served = match work {
+        Work::Sync => {
+            tracing::info!(%peer, "session begins");
+            let caller = Caller { peer: peer.clone(), stop: client.stop.clone() };
+            let session = Arc::clone(&client.session);
+            carry(incoming, outgoing, client, move |reader, writer| {
+                session(Box::new(reader), Box::new(writer), caller);
+            })
+            .await
         }
+        Work::Sftp => {
+            tracing::info!(%peer, "sftp begins");
+            let (peer, target) = (peer.clone(), client.target.clone());
+            carry(incoming, outgoing, client, move |reader, writer| {
+                serve_sftp(&peer, &target, reader, writer)
+            })
+            .await
+        }
+        Work::Program(program) => {
+            let command = program.request.command.as_deref().map(shown);
+            let (command, terminal) = (command.as_deref().unwrap_or("a shell"), program.terminal.is_some());
+            tracing::info!(%peer, terminal, command, "program begins");
+            let line =
+                Line { outgoing, handle: &client.handle, throttle: &client.throttle, stop: &client.stop };
+            match program::run(program, client.target.clone(), incoming, &line).await {
+                Ok(()) => tracing::info!(%peer, "program ended"),
+                Err(error) => tracing::warn!(%peer, error, "program not started"),
+            }
+            Ok(())
+        }
+    };
+    if let Err(error) = served {
+        tracing::warn!(%peer, %error, "session could not be started");
     }
-    false
 }
 
+fn shown(command: &[u8]) -> String {
+    let text = String::from_utf8_lossy(command.get(..SHOWN_COMMAND).unwrap_or(command));
+    text.escape_debug().to_string()
+}
+
+/// What the client asks for before it closes the channel: the first subsystem that is known, program or shell.
+async fn asked(incoming: &mut ChannelReadHalf, peer: &Peer) -> Option<Work> {
+    let mut terminal = None;
+    let mut environment = Vec::new();
+    loop {
+        let command = match incoming.wait().await? {
+            ChannelMsg::RequestSubsystem { name, .. } if is_subsystem(&name) => match &peer.rights.command {
+                Some(_) => Some(name.into_bytes()),
+                None if name == SFTP => return Some(Work::Sftp),
+                None => return Some(Work::Sync),
+            },
+            ChannelMsg::Exec { command, .. } => Some(command),
+            ChannelMsg::RequestShell { .. } => None,
+            ChannelMsg::RequestPty {
+                term,
+                col_width,
+                row_height,
+                pix_width,
+                pix_height,
+                terminal_modes,
+                ..
+            } => {
+                if peer.rights.terminal {
+                    let size = [col_width, row_height, pix_width, pix_height];
+                    terminal = Some(Wish { term, size, modes: terminal_modes });
+                }
+                continue;
+            }
+            ChannelMsg::WindowChange { col_width, row_height, pix_width, pix_height } => {
+                if let Some(wish) = &mut terminal {
+                    wish.size = [col_width, row_height, pix_width, pix_height];
+                }
+                continue;
+            }
+            ChannelMsg::SetEnv { variable_name, variable_value, .. } => {
+                if permits_variable(&variable_name, &variable_value) && environment.len() < MOST_VARIABLES {
+                    environment.push(format!("{variable_name}={variable_value}").into_bytes());
+                }
+                continue;
+            }
+            ChannelMsg::Close => return None,
+            _ => continue,
+        };
+        return Some(forced(peer, command, environment, terminal));
+    }
+}
+
+/// The program, or what the key says instead.
+fn forced(
+    peer: &Peer,
+    command: Option<Vec<u8>>,
+    mut environment: Vec<Vec<u8>>,
+    terminal: Option<Wish>,
+) -> Work {
+    let command = match &peer.rights.command {
+        Some(forced) if forced == INTERNAL_SFTP => return Work::Sftp,
+        Some(forced) => {
+            if let Some(original) = command {
+                environment.push([b"SSH_ORIGINAL_COMMAND=", original.as_slice()].concat());
+            }
+            Some(forced.clone().into_bytes())
+        }
+        None => command,
+    };
+    if let Some(wish) = &terminal {
+        environment.push(format!("TERM={}", wish.term).into_bytes());
+    }
+    let (address, port) = (peer.address.ip(), peer.address.port());
+    environment.push(format!("SSH_CONNECTION={address} {port} {address} 0").into_bytes());
+    Work::Program(Program { request: Request { command, environment }, terminal })
+}
+
+/// Subsystems that are offered.
+pub(super) fn is_subsystem(name: &str) -> bool {
+    name == SUBSYSTEM || name == SFTP
+}
+
+/// Variables that say how a person wants to be spoken to, and git's protocol version; nothing that loads code.
+pub(super) fn permits_variable(name: &str, value: &str) -> bool {
+    let known = matches!(
+        name,
+        "LANG" | "LANGUAGE" | "COLORTERM" | "NO_COLOR" | "FORCE_COLOR" | "GIT_PROTOCOL" | "TZ"
+    ) || name
+        .strip_prefix("LC_")
+        .is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'));
+    known && value.len() <= LONGEST_VARIABLE && !value.contains('\0')
+}
+
+/// The whole of an SFTP session; blocking.
+fn serve_sftp(peer: &Peer, target: &Query, mut reader: InboxReader, writer: OutboxWriter) {
+    let world = match World::open(target) {
+        Ok(world) => world,
+        Err(error) => return tracing::warn!(%peer, %error, hint = error.hint(), "sftp refused"),
+    };
+    let mut tally = Tally::default();
+    let served = sftp::serve(&mut reader, &mut |packet| writer.send(packet), &world, &mut tally);
+    let Tally { read, written, opened_to_write, changed } = tally;
+    match served {
+        Ok(()) => tracing::info!(%peer, read, written, opened_to_write, changed, "sftp ended"),
+        Err(error) => {
+            tracing::warn!(%peer, read, written, opened_to_write, changed, %error, "sftp ended");
+        }
+    }
+}
+
+/// Runs blocking `work` on a thread of its own, and carries bytes between it and the channel, both ways at once.
 async fn carry(
     incoming: ChannelReadHalf,
     outgoing: &ChannelWriteHalf<Msg>,
-    caller: Caller,
-    session: Arc<SessionFn>,
-    throttle: Arc<Throttle>,
-    stop: &Stop,
+    client: &Client,
+    work: impl FnOnce(InboxReader, OutboxWriter) + Send + 'static,
 ) -> io::Result<()> {
-    let (inbox, reader) = Inbox::new(Arc::clone(&throttle));
-    let (writer, parts) = outbox(throttle);
+    let stop = &client.stop;
+    let (inbox, reader) = Inbox::new(Arc::clone(&client.throttle));
+    let (writer, parts) = outbox(Arc::clone(&client.throttle));
     let (ended, end) = oneshot::channel::<()>();
     let thread = std::thread::Builder::new().name("session".into()).spawn(move || {
-        session(Box::new(reader), Box::new(writer), caller);
+        work(reader, writer);
         drop(ended);
     })?;
     let receiving = async {
@@ -130,5 +288,21 @@ async fn send(outgoing: &ChannelWriteHalf<Msg>, mut parts: Receiver<Bytes>, stop
     tokio::select! {
         sent = whole => if sent.is_err() { stop.all.cancel() },
         () = stop.all.cancelled() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_that_load_code_are_not_taken() {
+        for name in ["LANG", "LC_ALL", "LC_TIME", "COLORTERM", "GIT_PROTOCOL"] {
+            assert!(permits_variable(name, "x"), "{name}");
+        }
+        for name in ["LD_PRELOAD", "PATH", "LC_ALL=x", "BASH_ENV", "PYTHONPATH", ""] {
+            assert!(!permits_variable(name, "x"), "{name}");
+        }
+        assert!(!permits_variable("LANG", "a\0b"));
     }
 }

@@ -5,16 +5,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use russh::Disconnect;
-use russh::server::RunningSession;
+use russh::server::{Handle, RunningSession};
+use russh::{ChannelOpenFailure, Disconnect};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{Receiver, channel};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::channel::{self, Stop};
+use super::channel::{self, Client, Stop};
+use super::forward::{Forwards, Listeners};
 use super::handler::{ConnectionHandler, Event};
 use super::lobby::{Stage, Ticket};
 use super::socket::{Cutter, Socket};
@@ -33,6 +34,9 @@ struct Connection {
     ticket: Option<Ticket>,
     login: Option<(Peer, OwnedSemaphorePermit)>,
     channels: TaskTracker,
+    handle: Handle,
+    forwards: Arc<Semaphore>,
+    listeners: Listeners,
     throttle: Arc<Throttle>,
     stop: Stop,
 }
@@ -66,6 +70,9 @@ pub(super) async fn run(
     ticket.advance(Stage::Greeted);
     let connection = Connection {
         address,
+        handle: running.handle(),
+        forwards: Arc::new(Semaphore::new(shared.limits.forwards)),
+        listeners: Listeners::default(),
         shared,
         ticket: Some(ticket),
         login: None,
@@ -90,7 +97,7 @@ impl Connection {
                 ended = &mut running => {
                     return self.finish(ended.err()).await;
                 }
-                Some(event) = events.recv() => self.handle(event),
+                Some(event) = events.recv() => self.handle(event).await,
                 () = sleep_until(deadline), if self.ticket.is_some() => break "no login in time",
                 () = evicted(self.ticket.as_ref()) => break "too many connections wait for a login",
                 () = shutdown.cancelled() => break "shutdown",
@@ -102,7 +109,7 @@ impl Connection {
         self.finish(None).await;
     }
 
-    fn handle(&mut self, event: Event) {
+    async fn handle(&mut self, event: Event) {
         match (event, &self.login) {
             (Event::Encrypted, _) => {
                 if let Some(ticket) = &self.ticket {
@@ -114,12 +121,56 @@ impl Connection {
                 self.login = Some((peer, place));
             }
             (Event::Opened(channel, place), Some((peer, _))) => {
-                let session = Arc::clone(&self.shared.session);
-                let (peer, throttle, stop) = (peer.clone(), Arc::clone(&self.throttle), self.stop.clone());
-                self.channels.spawn(channel::run(channel, place, peer, session, throttle, stop));
+                let client = self.client(peer);
+                self.channels.spawn(channel::run(channel, place, client));
             }
-            // russh opens channels only after a login: dropped, which closes it.
-            (Event::Opened(..), None) => {}
+            (Event::Dial { channel, reply, to }, Some((peer, _))) => {
+                let forwards = self.forwards(peer);
+                match Arc::clone(&self.forwards).try_acquire_owned() {
+                    Ok(place) => drop(self.channels.spawn(forwards.dial(channel, reply, to, place))),
+                    Err(_) => {
+                        tracing::warn!(%peer, reason = "too many forwards", "channel refused");
+                        // Not here: what takes it may just be waiting for this task.
+                        self.channels.spawn(async move {
+                            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+                        });
+                    }
+                }
+            }
+            (Event::Listen { what, answer }, Some((peer, _))) => {
+                let forwards = self.forwards(peer);
+                let port = forwards.listen(&what, &mut self.listeners, self.shared.limits.listeners).await;
+                // A connection that is gone needs no answer.
+                let _ = answer.send(port);
+            }
+            (Event::Cancel { what, answer }, Some(_)) => {
+                let _ = answer.send(self.listeners.cancel(&what));
+            }
+            // russh opens channels only after a login: dropped, which closes and refuses them.
+            (Event::Opened(..) | Event::Dial { .. } | Event::Listen { .. } | Event::Cancel { .. }, None) => {}
+        }
+    }
+
+    fn client(&self, peer: &Peer) -> Client {
+        Client {
+            peer: peer.clone(),
+            target: self.shared.target(peer),
+            session: Arc::clone(&self.shared.session),
+            throttle: Arc::clone(&self.throttle),
+            stop: self.stop.clone(),
+            handle: self.handle.clone(),
+        }
+    }
+
+    fn forwards(&self, peer: &Peer) -> Forwards {
+        Forwards {
+            handle: self.handle.clone(),
+            throttle: Arc::clone(&self.throttle),
+            target: self.shared.target(peer),
+            open: self.shared.open_forwards,
+            places: Arc::clone(&self.forwards),
+            tasks: self.channels.clone(),
+            stop: self.stop.input.clone(),
         }
     }
 
@@ -154,6 +205,7 @@ impl Connection {
 
     /// Ends the sessions of a connection that is gone, and waits for them.
     async fn finish(self, error: Option<russh::Error>) {
+        self.stop.input.cancel();
         self.stop.all.cancel();
         self.channels.close();
         if timeout(self.shared.limits.drain, self.channels.wait()).await.is_err() {

@@ -6,13 +6,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use devsync_protocol::contract::SUBSYSTEM;
 use russh::keys::{HashAlg, PublicKey};
 use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
-use russh::{Channel, ChannelId, ChannelOpenFailure, Error, Pty};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Error, Pty, Sig};
 use tokio::sync::mpsc::Sender;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use super::channel::{is_subsystem, permits_variable};
+use super::forward::{Destination, Listen};
+use super::key_options::Rights;
 use super::throttle::Throttle;
 use super::{Peer, Shared};
 
@@ -24,6 +26,22 @@ pub(super) enum Event {
     Encrypted,
     LoggedIn(Peer, OwnedSemaphorePermit),
     Opened(Channel<Msg>, OwnedSemaphorePermit),
+    /// The client wants to be connected.
+    Dial {
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        to: Destination,
+    },
+    /// The client wants connections; the answer is the port, or none.
+    Listen {
+        what: Listen,
+        answer: oneshot::Sender<Option<u32>>,
+    },
+    /// And no more of them.
+    Cancel {
+        what: Listen,
+        answer: oneshot::Sender<bool>,
+    },
 }
 
 pub(super) struct ConnectionHandler {
@@ -35,7 +53,9 @@ pub(super) struct ConnectionHandler {
     /// Keys refused so far.
     refused: usize,
     login: Option<(Peer, OwnedSemaphorePermit)>,
-    /// Channels whose subsystem runs.
+    /// What the key that logged in is good for.
+    rights: Rights,
+    /// Channels whose work has begun.
     started: HashSet<ChannelId>,
 }
 
@@ -47,12 +67,23 @@ impl ConnectionHandler {
         events: Sender<Event>,
     ) -> Self {
         let channels = Arc::new(Semaphore::new(shared.limits.channels));
-        Self { address, shared, throttle, events, channels, refused: 0, login: None, started: HashSet::new() }
+        Self {
+            address,
+            shared,
+            throttle,
+            events,
+            channels,
+            refused: 0,
+            login: None,
+            rights: Rights::default(),
+            started: HashSet::new(),
+        }
     }
 
     fn peer(&self, user: &str, key: &PublicKey) -> Peer {
         let key = key.fingerprint(HashAlg::Sha256).to_string();
-        Peer { address: self.address, user: user.chars().take(NAME).collect(), key, grant: None }
+        let user = user.chars().take(NAME).collect();
+        Peer { address: self.address, user, key, grant: None, rights: Rights::default() }
     }
 
     /// Whether this key may log in, and for what; asked when it is offered and again when it is proved.
@@ -63,8 +94,8 @@ impl ConnectionHandler {
         } else {
             let (shared, key, source) = (Arc::clone(&self.shared), key.clone(), self.address.ip());
             match tokio::task::spawn_blocking(move || shared.check(&key, source)).await {
-                Ok(Ok(grant)) => {
-                    peer.grant = grant;
+                Ok(Ok((grant, rights))) => {
+                    (peer.grant, peer.rights) = (grant, rights);
                     None
                 }
                 Ok(Err(refusal)) => Some(refusal.to_string()),
@@ -92,6 +123,45 @@ impl ConnectionHandler {
     fn refuse_forward(&self, what: &str) -> Result<bool, Error> {
         tracing::warn!(peer = %self.address, request = what, "request refused");
         Ok(false)
+    }
+
+    /// The first of its channel starts something; the channel's task sees the same request and decides alike.
+    fn start(&mut self, what: &str, channel: ChannelId, session: &mut Session) -> Result<(), Error> {
+        if self.started.insert(channel) {
+            return session.channel_success(channel);
+        }
+        self.refuse_request(what, channel, session)
+    }
+
+    async fn dial(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        to: Destination,
+    ) -> Result<(), Error> {
+        if self.rights.forwards {
+            return self.tell(Event::Dial { channel, reply, to }).await;
+        }
+        self.refuse_forward("a forward (the key's options forbid it)")?;
+        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        Ok(())
+    }
+
+    /// The port, or none where it is refused.
+    async fn listen(&mut self, what: Listen) -> Result<Option<u32>, Error> {
+        if !self.rights.forwards {
+            self.refuse_forward("listening (the key's options forbid it)")?;
+            return Ok(None);
+        }
+        let (answer, answered) = oneshot::channel();
+        self.tell(Event::Listen { what, answer }).await?;
+        Ok(answered.await.unwrap_or(None))
+    }
+
+    async fn cancel(&mut self, what: Listen) -> Result<bool, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Event::Cancel { what, answer }).await?;
+        Ok(answered.await.unwrap_or(false))
     }
 }
 
@@ -124,6 +194,7 @@ impl Handler for ConnectionHandler {
     async fn auth_succeeded(&mut self, _: &mut Session) -> Result<(), Error> {
         let (peer, place) = self.login.take().ok_or(Error::NotAuthenticated)?;
         tracing::info!(%peer, "login");
+        self.rights = peer.rights.clone();
         if let Some(grant) = &peer.grant {
             self.shared.registered.used(grant, Instant::now());
         }
@@ -160,12 +231,12 @@ impl Handler for ConnectionHandler {
         name: &str,
         session: &mut Session,
     ) -> Result<(), Error> {
-        // The channel's task sees the same request and decides alike: the first of this name starts the session.
-        if name == SUBSYSTEM && self.started.insert(channel) {
-            return session.channel_success(channel);
+        let shown: String = name.chars().take(NAME).collect();
+        let what = format!("subsystem {shown:?}");
+        if is_subsystem(name) {
+            return self.start(&what, channel, session);
         }
-        let name: String = name.chars().take(NAME).collect();
-        self.refuse_request(&format!("subsystem {name:?}"), channel, session)
+        self.refuse_request(&what, channel, session)
     }
 
     fn adjust_window(&mut self, _: ChannelId, _: u32) -> u32 {
@@ -173,7 +244,7 @@ impl Handler for ConnectionHandler {
     }
 
     async fn shell_request(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), Error> {
-        self.refuse_request("shell", channel, session)
+        self.start("shell", channel, session)
     }
 
     async fn exec_request(
@@ -182,7 +253,7 @@ impl Handler for ConnectionHandler {
         _: &[u8],
         session: &mut Session,
     ) -> Result<(), Error> {
-        self.refuse_request("exec", channel, session)
+        self.start("exec", channel, session)
     }
 
     async fn pty_request(
@@ -196,6 +267,9 @@ impl Handler for ConnectionHandler {
         _: &[(Pty, u32)],
         session: &mut Session,
     ) -> Result<(), Error> {
+        if self.rights.terminal && !self.started.contains(&channel) {
+            return session.channel_success(channel);
+        }
         self.refuse_request("pty", channel, session)
     }
 
@@ -214,12 +288,16 @@ impl Handler for ConnectionHandler {
     async fn env_request(
         &mut self,
         channel: ChannelId,
-        _: &str,
-        _: &str,
+        name: &str,
+        value: &str,
         session: &mut Session,
     ) -> Result<(), Error> {
-        // Clients send these unasked (SendEnv): refused, not worth a line.
-        session.channel_failure(channel)
+        // Clients send these unasked (SendEnv): a refusal is not worth a line.
+        if permits_variable(name, value) {
+            session.channel_success(channel)
+        } else {
+            session.channel_failure(channel)
+        }
     }
 
     async fn window_change_request(
@@ -231,45 +309,59 @@ impl Handler for ConnectionHandler {
         _: u32,
         session: &mut Session,
     ) -> Result<(), Error> {
-        session.channel_failure(channel)
+        session.channel_success(channel)
+    }
+
+    async fn signal(&mut self, channel: ChannelId, _: Sig, session: &mut Session) -> Result<(), Error> {
+        session.channel_success(channel)
     }
 
     async fn agent_request(&mut self, _: ChannelId, _: &mut Session) -> Result<bool, Error> {
         self.refuse_forward("agent forwarding")
     }
 
-    async fn tcpip_forward(&mut self, _: &str, _: &mut u32, _: &mut Session) -> Result<bool, Error> {
-        self.refuse_forward("tcpip-forward")
+    async fn tcpip_forward(&mut self, address: &str, port: &mut u32, _: &mut Session) -> Result<bool, Error> {
+        let bound = self.listen(Listen::Tcp { address: address.to_owned(), port: *port }).await?;
+        Ok(bound.inspect(|bound| *port = *bound).is_some())
     }
 
-    async fn streamlocal_forward(&mut self, _: &str, _: &mut Session) -> Result<bool, Error> {
-        self.refuse_forward("streamlocal-forward")
+    async fn cancel_tcpip_forward(
+        &mut self,
+        address: &str,
+        port: u32,
+        _: &mut Session,
+    ) -> Result<bool, Error> {
+        self.cancel(Listen::Tcp { address: address.to_owned(), port }).await
+    }
+
+    async fn streamlocal_forward(&mut self, path: &str, _: &mut Session) -> Result<bool, Error> {
+        Ok(self.listen(Listen::Unix { path: path.to_owned() }).await?.is_some())
+    }
+
+    async fn cancel_streamlocal_forward(&mut self, path: &str, _: &mut Session) -> Result<bool, Error> {
+        self.cancel(Listen::Unix { path: path.to_owned() }).await
     }
 
     async fn channel_open_direct_tcpip(
         &mut self,
-        _: Channel<Msg>,
-        _: &str,
-        _: u32,
+        channel: Channel<Msg>,
+        host: &str,
+        port: u32,
         _: &str,
         _: u32,
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Error> {
-        self.refuse_forward("direct-tcpip")?;
-        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
-        Ok(())
+        self.dial(channel, reply, Destination::Tcp { host: host.to_owned(), port }).await
     }
 
     async fn channel_open_direct_streamlocal(
         &mut self,
-        _: Channel<Msg>,
-        _: &str,
+        channel: Channel<Msg>,
+        path: &str,
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Error> {
-        self.refuse_forward("direct-streamlocal")?;
-        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
-        Ok(())
+        self.dial(channel, reply, Destination::Unix { path: path.to_owned() }).await
     }
 }

@@ -1,7 +1,7 @@
 //! The options before a key in an authorized_keys file (sshd(8)): each is honoured, or the line is refused. Pure.
 //!
-//! Nothing but one subsystem is offered, so what only takes rights away (`restrict`, `no-pty`, …) or would give back
-//! what is never given (`pty`, …) holds anyway. An option that promises more than that refuses its line.
+//! What would give back what is never given (`agent-forwarding`, …) holds anyway. An option that promises more than
+//! what is done here refuses its line.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,6 +29,23 @@ pub(super) struct KeyOptions {
     pub(super) expires: Option<SystemTime>,
     /// Every list must match.
     from: Vec<Vec<Pattern>>,
+    pub(super) rights: Rights,
+}
+
+/// What a login is good for, beside sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Rights {
+    pub(super) terminal: bool,
+    /// Ports and sockets, both ways.
+    pub(super) forwards: bool,
+    /// Runs in the place of whatever is asked for: subsystems, a command, a shell.
+    pub(super) command: Option<String>,
+}
+
+impl Default for Rights {
+    fn default() -> Self {
+        Self { terminal: true, forwards: true, command: None }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,19 +70,23 @@ impl KeyOptions {
             };
             match (name.to_ascii_lowercase().as_str(), value) {
                 (
-                    "restrict"
-                    | "no-pty"
-                    | "no-port-forwarding"
-                    | "no-agent-forwarding"
+                    "no-agent-forwarding"
                     | "no-x11-forwarding"
                     | "no-user-rc"
-                    | "pty"
-                    | "port-forwarding"
                     | "agent-forwarding"
                     | "x11-forwarding"
                     | "user-rc",
                     None,
                 ) => {}
+                ("restrict", None) => {
+                    options.rights.terminal = false;
+                    options.rights.forwards = false;
+                }
+                (option @ ("pty" | "no-pty"), None) => options.rights.terminal = option == "pty",
+                (option @ ("port-forwarding" | "no-port-forwarding"), None) => {
+                    options.rights.forwards = option == "port-forwarding";
+                }
+                ("command", Some(value)) => options.rights.command = Some(value.to_owned()),
                 ("expiry-time", Some(value)) => {
                     let expires = expiry(value).ok_or_else(|| OptionError::Expiry(value.to_owned()))?;
                     options.expires = Some(options.expires.map_or(expires, |other| other.min(expires)));
@@ -203,14 +224,21 @@ mod tests {
 
     #[test]
     fn what_only_takes_away_is_honoured() {
-        let options = KeyOptions::parse("restrict,no-pty,no-X11-forwarding").expect("accepted");
-        assert_eq!(options, KeyOptions::default());
+        let rights = |text| KeyOptions::parse(text).expect("accepted").rights;
+        let none = Rights { terminal: false, forwards: false, command: None };
+        assert_eq!(rights("restrict,no-pty,no-X11-forwarding"), none);
+        assert_eq!(rights("restrict,pty"), Rights { terminal: true, ..none.clone() });
+        assert_eq!(rights("no-port-forwarding"), Rights { terminal: true, ..none.clone() });
+        assert_eq!(rights("restrict,command=\"a, b\""), Rights { command: Some("a, b".to_owned()), ..none });
+        assert_eq!(rights("user-rc"), Rights::default());
     }
 
     #[test]
     fn what_is_not_understood_refuses_the_line() {
         for text in [
-            "command=\"x\"",
+            "command",
+            "command=\"a \\\"b\"",
+            "permitopen=\"localhost:1\"",
             "environment=\"A=b\"",
             "cert-authority",
             "verify-required",

@@ -27,22 +27,29 @@ pub(super) fn outbox(throttle: Arc<Throttle>) -> (OutboxWriter, Receiver<Bytes>)
     (OutboxWriter { parts, throttle }, receiver)
 }
 
+impl OutboxWriter {
+    /// Sends bytes as they are, without a copy.
+    pub(super) fn send(&self, bytes: Bytes) -> io::Result<()> {
+        match self.parts.try_send(bytes) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Closed(_)) => Err(closed()),
+            Err(TrySendError::Full(bytes)) => {
+                self.throttle.begin_write();
+                let sent = self.parts.blocking_send(bytes);
+                self.throttle.end_write();
+                sent.map_err(|_| closed())
+            }
+        }
+    }
+}
+
 impl Write for OutboxWriter {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let part = buf.get(..PART).unwrap_or(buf);
         if part.is_empty() {
             return Ok(0);
         }
-        match self.parts.try_send(Bytes::copy_from_slice(part)) {
-            Ok(()) => Ok(part.len()),
-            Err(TrySendError::Closed(_)) => Err(closed()),
-            Err(TrySendError::Full(bytes)) => {
-                self.throttle.begin_write();
-                let sent = self.parts.blocking_send(bytes);
-                self.throttle.end_write();
-                sent.map(|()| part.len()).map_err(|_| closed())
-            }
-        }
+        self.send(Bytes::copy_from_slice(part)).map(|()| part.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -141,7 +141,9 @@ impl Supervisor {
 
     fn final_code(&self) -> u8 {
         let by_signal = 128_u8.wrapping_add(self.ending.unwrap_or_default() as u8);
-        self.end.as_ref().map_or(by_signal, End::exit_code)
+        // What was never started has no status of its own.
+        let end = self.end.as_ref().filter(|end| end.cause != Cause::FirstSync);
+        end.map_or(by_signal, End::exit_code)
     }
 }
 

@@ -5,10 +5,11 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
+use devsync_protocol::contract::{RUN_SOCKET_PREFIX, RUN_SOCKET_TRIES};
 use nix::poll::PollFlags;
 use nix::unistd::{geteuid, getpid};
 
-use super::wire::{self, MAX_REQUEST, NAME_PREFIX, NAME_TRIES, Refusal, Reply, Request, WireError};
+use super::wire::{self, MAX_REQUEST, Refusal, Reply, Request, WireError};
 use crate::sys::abstract_socket;
 
 /// Connections at once; one more takes the place of the one that was quiet for longest.
@@ -49,12 +50,14 @@ impl Control {
         let mut tries = 0;
         loop {
             let name = match tries {
-                0 => format!("{NAME_PREFIX}{pid}"),
-                n => format!("{NAME_PREFIX}{pid}.{n}"),
+                0 => format!("{RUN_SOCKET_PREFIX}{pid}"),
+                n => format!("{RUN_SOCKET_PREFIX}{pid}.{n}"),
             };
             match abstract_socket::bind(name.as_bytes()) {
                 Ok(listener) => return Ok(Self { listener, clients: Vec::new(), clock: 0 }),
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < NAME_TRIES => tries += 1,
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < RUN_SOCKET_TRIES => {
+                    tries += 1
+                }
                 Err(error) => return Err(error),
             }
         }

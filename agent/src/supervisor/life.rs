@@ -73,6 +73,11 @@ impl End {
         Self { cause, ran }
     }
 
+    /// There was no run yet.
+    pub(crate) fn first_sync() -> Self {
+        Self { cause: Cause::FirstSync, ran: Duration::ZERO }
+    }
+
     pub(crate) fn not_started(program: String, error: &io::Error) -> Self {
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
         Self { cause: Cause::NotStarted { program, errno }, ran: Duration::ZERO }
@@ -85,7 +90,7 @@ impl End {
             Cause::Signalled { signal, .. } => 128_u8.wrapping_add(*signal as u8),
             Cause::NotStarted { errno, .. } if *errno == libc::ENOENT => 127,
             Cause::NotStarted { .. } => 126,
-            Cause::Stuck { .. } => 1,
+            Cause::Stuck { .. } | Cause::FirstSync => 1,
         }
     }
 
@@ -124,6 +129,7 @@ impl End {
                     "{left} old processes of {program} did not end by SIGKILL, so it was not started again"
                 )
             }
+            Cause::FirstSync => format!("{program} was not started yet"),
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::Supervisor;
 use super::life::{App, End, Phase, Then};
+use super::{Supervisor, copied};
 use crate::sys::launch;
 
 impl Supervisor {
@@ -31,7 +31,17 @@ impl Supervisor {
     fn launch(&mut self) -> std::io::Result<i32> {
         let (out, err) = (self.out.for_app()?, self.err.for_app()?);
         let terminal = self.terminal.as_ref().and_then(|terminal| terminal.for_app());
-        launch::start(&self.config.argv, out, err, terminal)
+        let program = match self.config.exec_copy.as_deref() {
+            Some(dir) => copied::in_place_of(&self.config.argv, dir)?,
+            None => None,
+        };
+        launch::start(program.as_deref(), &self.config.argv, out, err, terminal)
+    }
+
+    /// With `--wait`: as after a crash, the next request starts the app.
+    pub(super) fn wait_for_first_sync(&mut self) {
+        self.end = Some(End::first_sync());
+        self.say(&format!("{} is not started before its first sync", self.program()));
     }
 
     pub(super) fn program(&self) -> String {

@@ -6,10 +6,6 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Begins the abstract name of every control socket; the pid in the supervisor's own namespace follows, then perhaps `.N`.
-pub const NAME_PREFIX: &str = "devsync-run.";
-/// How many names one pid may try: containers of a pod share the namespace of names, and each may have a PID 1.
-pub const NAME_TRIES: u32 = 64;
 /// First byte of every frame's body.
 pub const VERSION: u8 = 1;
 /// Longest body of a request.
@@ -108,6 +104,8 @@ pub enum Cause {
     Stuck {
         left: u32,
     },
+    /// It was not started yet: the first request does it.
+    FirstSync,
 }
 
 impl fmt::Display for Cause {
@@ -124,6 +122,7 @@ impl fmt::Display for Cause {
                 write!(f, "{program} cannot be started: {}", nix::errno::Errno::from_raw(*errno).desc())
             }
             Cause::Stuck { left } => write!(f, "{left} old processes did not end by SIGKILL"),
+            Cause::FirstSync => f.write_str("it waits for its first sync"),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Searched when PATH is unset, as the C library would.
@@ -16,13 +17,20 @@ pub enum Target {
     Pipe(OwnedFd),
 }
 
-/// Starts `argv` in a group of its own and returns its pid; the child is not waited for by this handle.
+/// Starts `argv` in a group of its own and returns its pid; the child is not waited for by this handle. `from`: the
+/// executable, where it is another than the first word says.
 ///
 /// The child has nothing blocked, this process's environment and working directory.
 /// Every signal must be blocked here, and none ignored but SIGPIPE, which becomes the default in the child. With `terminal` its group is in the foreground before its first instruction. An error is the error of exec(2).
-pub fn start(argv: &[OsString], out: Target, err: Target, terminal: Option<RawFd>) -> io::Result<i32> {
+pub fn start(
+    from: Option<&Path>,
+    argv: &[OsString],
+    out: Target,
+    err: Target,
+    terminal: Option<RawFd>,
+) -> io::Result<i32> {
     let program = argv.first().ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?;
-    let candidates = candidates(program)?;
+    let candidates = candidates(from.map_or(program, Path::as_os_str))?;
     let arguments = argv.iter().map(|arg| c_string(arg)).collect::<io::Result<Vec<_>>>()?;
     let mut pointers: Vec<usize> = arguments.iter().map(|arg| arg.as_ptr() as usize).collect();
     pointers.push(0);
@@ -57,13 +65,18 @@ fn c_string(value: &OsStr) -> io::Result<CString> {
 
 /// The paths that execvp would try, in its order.
 fn candidates(program: &OsStr) -> io::Result<Vec<CString>> {
+    search(program).iter().map(|path| c_string(path.as_os_str())).collect()
+}
+
+/// Where a program may lie, as execvp looks for it: the name itself if it has a slash, else below each part of PATH.
+pub fn search(program: &OsStr) -> Vec<PathBuf> {
     if program.is_empty() || program.as_bytes().contains(&b'/') {
-        return Ok(vec![c_string(program)?]);
+        return vec![program.into()];
     }
     let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
     std::env::split_paths(&path)
         .map(|dir| if dir.as_os_str().is_empty() { ".".into() } else { dir })
-        .map(|dir| c_string(dir.join(program).as_os_str()))
+        .map(|dir| dir.join(program))
         .collect()
 }
 

@@ -2,7 +2,7 @@
 //! and changed. For clients that name paths one by one; a sync works on names in a `Parent`.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, readlinkat};
@@ -174,5 +174,11 @@ impl Entry {
 
     fn error(&self, operation: &'static str, errno: Errno) -> TargetError {
         TargetError::Call { operation, path: self.name.as_slice().into(), errno }
+    }
+}
+
+impl AsFd for Entry {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }

@@ -98,3 +98,28 @@ fn two_agents_do_not_share_a_state_directory() {
     assert!(text.contains("another agent serves"), "{text}");
     sidecar.authorize("ann", &[]);
 }
+
+#[test]
+fn an_agent_that_is_told_to_stop_ends_in_order() {
+    let mut sidecar = Sidecar::start();
+    let stop = |state: &std::path::Path| {
+        let mut command = Command::new(AGENT);
+        command.args(["stop", "--state"]).arg(state).output().expect("runs")
+    };
+    let output = stop(&sidecar.state());
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(sidecar.agent.0.wait().expect("waited").success());
+    let output = stop(&sidecar.state());
+    assert!(stderr(&output).contains("no agent serves"), "{}", stderr(&output));
+}
+
+#[test]
+fn as_whom_the_app_runs_is_told() {
+    let sidecar = Sidecar::start();
+    let app = format!("pid/{}", sidecar.app.0.id());
+    let output = Command::new(AGENT).args(["ids", "--target", &app]).output().expect("runs");
+    let (uid, gid) = (nix::unistd::getuid(), nix::unistd::getgid());
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("ids {uid}:{gid}\n"));
+    let nobody = Command::new(AGENT).args(["ids", "--target", "pid/4194304"]).output().expect("runs");
+    assert!(!nobody.status.success() && stderr(&nobody).contains("is not here"), "{}", stderr(&nobody));
+}

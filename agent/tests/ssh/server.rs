@@ -45,7 +45,14 @@ impl Server {
         fs::write(directory.path().join("known_hosts"), host_key.known_hosts_line(address)).expect("written");
         let authorized_keys = Some(directory.path().join("keys"));
         let registered = Arc::new(Registered::default());
-        let config = SshConfig { host_key, authorized_keys, registered, limits };
+        let config = SshConfig {
+            host_key,
+            authorized_keys,
+            registered,
+            target: "auto".parse().expect("a target"),
+            open_forwards: false,
+            limits,
+        };
         let (ended, shutdown) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
         let counted: Arc<SessionFn> = {
             let ended = Arc::clone(&ended);

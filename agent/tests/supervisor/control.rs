@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use devsync_agent::supervisor::wire::{self, MAX_REPLY, Refusal, Reply, Request};
 use devsync_agent::sys::abstract_socket;
+use devsync_protocol::contract::RUN_SOCKET_PREFIX;
 
 use crate::harness::{Run, deadline, python};
 
 fn socket_name(run: &Run) -> String {
-    let prefix = format!("{}{}", wire::NAME_PREFIX, run.pid());
+    let prefix = format!("{}{}", RUN_SOCKET_PREFIX, run.pid());
     let names = abstract_socket::listening(&prefix, 64).unwrap();
     let of_run = |name: &Vec<u8>| {
         abstract_socket::peer(&abstract_socket::connect(name).unwrap()).unwrap().pid == run.pid()
@@ -111,7 +112,7 @@ fn a_client_that_floods_and_never_reads_does_not_stop_restarts() {
 fn a_taken_name_moves_the_supervisor_to_the_next_and_is_not_believed() {
     let run = running();
     // A stranger with the same kind of name that accepts nothing and answers nothing.
-    let squatter = abstract_socket::bind(format!("{}{}.x", wire::NAME_PREFIX, run.pid()).as_bytes()).unwrap();
+    let squatter = abstract_socket::bind(format!("{}{}.x", RUN_SOCKET_PREFIX, run.pid()).as_bytes()).unwrap();
     assert_eq!(run.supervisor().pid(), run.pid());
     drop(squatter);
 }

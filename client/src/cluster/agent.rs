@@ -20,6 +20,7 @@ use super::forward::{Forward, PodLink, PortStream, Said, forward};
 use super::target::PodTarget;
 use super::{Cluster, explain};
 use crate::error::{CommandError, Kind};
+use crate::report::plain_line;
 use crate::transport::Transport;
 use crate::transport::ssh::{self, PinnedKey, SshError};
 
@@ -108,6 +109,22 @@ fn finish(
     }
 }
 
+/// Has an agent end in order: an ephemeral one, which nothing starts anew.
+pub(super) async fn stop(cluster: &Cluster, pod: &str, agent: &str) -> Result<(), CommandError> {
+    let doing = format!("the agent in pod/{pod} cannot be told to end");
+    let words = [AGENT_PROGRAM, "stop"];
+    let ran = match timeout(AUTHORIZE_WITHIN, run(cluster, &cluster.namespace, pod, agent, &words)).await {
+        Ok(ran) => ran.map_err(|error| cluster.explain(error, &doing))?,
+        Err(_) => return Err(CommandError::new(doing).cause("it did not answer")),
+    };
+    if ran.succeeded {
+        return Ok(());
+    }
+    let said = ran.stderr.trim().trim_start_matches("devsync-agent: ");
+    let said = said.lines().next().filter(|said| !said.is_empty()).unwrap_or(&ran.message);
+    Err(CommandError::new(doing).cause(plain_line(said)))
+}
+
 fn no_agent(cluster: &Cluster, target: &PodTarget) -> CommandError {
     CommandError::new(format!("{target} has no devsync agent"))
         .kind(Kind::Cluster)
@@ -143,7 +160,7 @@ async fn authorize(
     if access.take_over {
         words.push("--take-over");
     }
-    let ran = timeout(AUTHORIZE_WITHIN, run(cluster, target, agent, &words)).await;
+    let ran = timeout(AUTHORIZE_WITHIN, run(cluster, &target.namespace, &target.pod, agent, &words)).await;
     let ran = match ran {
         Ok(Ok(ran)) => ran,
         Ok(Err(error)) if explain::is_forbidden(&error) && access.identity.is_some() => return Ok(None),
@@ -185,10 +202,16 @@ struct Ran {
     message: String,
 }
 
-async fn run(cluster: &Cluster, target: &PodTarget, agent: &str, words: &[&str]) -> Result<Ran, kube::Error> {
-    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &target.namespace);
+async fn run(
+    cluster: &Cluster,
+    namespace: &str,
+    pod: &str,
+    agent: &str,
+    words: &[&str],
+) -> Result<Ran, kube::Error> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
     let params = AttachParams::default().stdin(false).stdout(true).stderr(true).container(agent);
-    let mut process = pods.exec(&target.pod, words.iter().copied(), &params).await?;
+    let mut process = pods.exec(pod, words.iter().copied(), &params).await?;
     let (out, err, status) = (process.stdout(), process.stderr(), process.take_status());
     let status = async {
         match status {
@@ -225,7 +248,7 @@ fn refused(cluster: &Cluster, target: &PodTarget, agent: &str, ran: &Ran) -> Com
             "the container {agent} of {target} has an agent of another release"
         ))
         .kind(Kind::Version)
-        .cause(if said.is_empty() { ran.message.clone() } else { said.to_owned() })
+        .cause(plain_line(if said.is_empty() { &ran.message } else { said }))
         .hint(format!(
             "devsync detach {target} {}, then attach again: this release's agent is added",
             cluster.flags
@@ -235,7 +258,7 @@ fn refused(cluster: &Cluster, target: &PodTarget, agent: &str, ran: &Ran) -> Com
     let cause = if cause.is_empty() { "its container ended meanwhile" } else { cause };
     CommandError::new(what)
         .kind(Kind::Cluster)
-        .cause(cause.to_owned())
+        .cause(plain_line(cause))
         .hint(format!("kubectl logs {} {} -c {agent}", target.pod, cluster.flags))
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::add::{AddOptions, Added, Say, Step, agree};
 use super::obstacles::{check_pod, check_sidecar, cluster as failure};
+use super::rollout::this_one;
 use super::sidecar::{explain_apply, level};
 use super::{Cluster, PodTarget};
 use crate::error::CommandError;
@@ -33,7 +34,9 @@ pub(super) async fn add(
     let containers = spec["containers"].as_array().into_iter().flatten();
     let container =
         containers.into_iter().find(|c| c["name"] == *target.container).cloned().unwrap_or_default();
-    check_sidecar(spec, &container, &target.to_string())?;
+    if agent_in(spec).is_none() {
+        check_sidecar(spec, &container, &target.to_string())?;
+    }
     if let Some(claim) = claim(spec).filter(|_| !opts.overwrite) {
         return Err(failure(format!("{target} cannot be copied: two would write to one volume"))
             .cause(format!("it mounts the PersistentVolumeClaim {claim}, and so would the copy"))
@@ -98,10 +101,10 @@ pub(super) fn is_copy(pod: &Pod) -> bool {
     is_marked && is_alone
 }
 
-/// Deletes a copy.
-pub(super) async fn delete(cluster: &Cluster, name: &str) -> Result<(), CommandError> {
+/// Deletes a copy, and not another pod that has its name by now.
+pub(super) async fn delete(cluster: &Cluster, name: &str, copy: &Value) -> Result<(), CommandError> {
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
-    let params = DeleteParams { grace_period_seconds: Some(GRACE), ..DeleteParams::default() };
+    let params = DeleteParams { grace_period_seconds: Some(GRACE), ..this_one(copy) };
     cluster.ask(&format!("pod/{name} cannot be deleted"), pods.delete(name, &params)).await.map(drop)
 }
 

@@ -4,15 +4,15 @@
 use devsync_protocol::contract::{FIELD_MANAGER, MODIFIED_AT};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::{DeleteParams, Preconditions};
 use serde_json::Value;
 
 use super::add::{Say, Step};
-use super::obstacles::word;
+use super::obstacles::{cluster as failure, word};
 use super::workload::{Maker, Workload, api, maker, value};
-use super::{Cluster, WorkloadRef, copy, ephemeral, managed, rollout, sidecar};
+use super::{Cluster, WorkloadRef, copy, ephemeral, managed, mark, rollout, sidecar};
 use crate::cli::WorkloadKind;
 use crate::error::CommandError;
+use crate::report::plain_line;
 
 /// How it is taken out.
 #[derive(Debug, Clone, Copy, Default)]
@@ -21,6 +21,8 @@ pub struct DetachOptions {
     pub yes: bool,
     /// Wait for the rollout.
     pub wait: bool,
+    /// End another person's session, too.
+    pub take_over: bool,
 }
 
 /// Takes out what attach put there. Where nothing is there, that is said, and is no error.
@@ -39,7 +41,9 @@ pub async fn detach(
                 return Ok(());
             }
             Some(pod) if copy::is_copy(&pod) => {
-                copy::delete(cluster, name).await?;
+                let pod = serde_json::to_value(pod).unwrap_or_default();
+                check_alone(std::slice::from_ref(&pod), opts.take_over)?;
+                copy::delete(cluster, name, &pod).await?;
                 say(Step::Done(format!("pod/{name}, the copy that devsync made, is deleted")));
                 return Ok(());
             }
@@ -72,6 +76,20 @@ pub async fn detach(
     }
 }
 
+/// Refuses what would end the session of somebody else, unless that is meant.
+pub(super) fn check_alone(pods: &[Value], take_over: bool) -> Result<(), CommandError> {
+    let other = pods.iter().find_map(|pod| Some((pod, mark::somebody_else(pod)?)));
+    match other {
+        Some((pod, who)) if !take_over => {
+            let name = word(&pod["metadata"]["name"]);
+            Err(failure(format!("somebody else is attached to pod/{name}"))
+                .cause(who)
+                .hint("talk to each other; --take-over ends their session, or a mark that was left behind"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Gives devsync's fields of a workload up; new pods come without the agent.
 async fn fields(
     cluster: &Cluster,
@@ -85,7 +103,9 @@ async fn fields(
         cluster.namespace,
         cluster.context_name()
     )));
-    let before = rollout::uids(&rollout::pods(cluster, object).await?.0);
+    let (pods, _) = rollout::pods(cluster, object).await?;
+    check_alone(&pods, opts.take_over)?;
+    let before = rollout::uids(&pods);
     sidecar::take_out(cluster, workload, object).await?;
     if opts.wait
         && let Err(failed) = rollout::wait(cluster, workload, &before, say).await?
@@ -108,8 +128,10 @@ async fn changed(
     say: &mut Say<'_>,
 ) -> Result<(), CommandError> {
     let mut found = false;
+    check_alone(pods, opts.take_over)?;
     for pod in pods.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()) {
-        let Some(left) = left_in(pod) else { continue };
+        let ended = end_agents(cluster, pod, say).await;
+        let Some(left) = left_in(pod, &ended) else { continue };
         found = true;
         let name = word(&pod["metadata"]["name"]);
         if !is_replaced {
@@ -124,10 +146,7 @@ async fn changed(
             continue;
         }
         let pods = api(cluster, WorkloadKind::Pod);
-        // This one, and not another that has its name by now.
-        let uid = pod["metadata"]["uid"].as_str().map(str::to_owned);
-        let preconditions = Some(Preconditions { uid, resource_version: None });
-        let params = DeleteParams { preconditions, ..DeleteParams::default() };
+        let params = rollout::this_one(pod);
         let deleted = pods.delete(name, &params);
         cluster.ask(&format!("pod/{name} cannot be deleted"), deleted).await?;
         say(Step::Done(format!("pod/{name} is deleted, a clean one replaces it")));
@@ -138,9 +157,32 @@ async fn changed(
     Ok(())
 }
 
-/// What of devsync is in a pod.
-fn left_in(pod: &Value) -> Option<String> {
-    let ephemeral::Ours { live, dead, .. } = ephemeral::ours(pod);
+/// Ends the ephemeral agents of a pod; gives the names of those that were ended. A sidecar's would be started anew.
+async fn end_agents(cluster: &Cluster, pod: &Value, say: &mut Say<'_>) -> Vec<String> {
+    let name = word(&pod["metadata"]["name"]);
+    let mut ended = Vec::new();
+    for agent in ephemeral::ours(pod).live {
+        match super::agent::stop(cluster, name, &agent).await {
+            Ok(()) => {
+                say(Step::Done(format!(
+                    "the agent in pod/{name} has ended; its container {agent} stays listed"
+                )));
+                ended.push(agent);
+            }
+            Err(error) => say(Step::Note {
+                text: format!("the agent {agent} in pod/{name} runs on: {}", error.line()),
+                hint: error.get_hint().map(str::to_owned),
+            }),
+        }
+    }
+    ended
+}
+
+/// What of devsync is in a pod; `ended` are agents that were ended a moment ago.
+fn left_in(pod: &Value, ended: &[String]) -> Option<String> {
+    let ephemeral::Ours { mut live, dead, .. } = ephemeral::ours(pod);
+    live.retain(|agent| !ended.contains(agent));
+    let dead = dead + ended.len();
     let mut parts = Vec::new();
     if !live.is_empty() {
         parts.push(format!("an agent ({})", live.join(", ")));
@@ -149,7 +191,7 @@ fn left_in(pod: &Value) -> Option<String> {
         parts.push(crate::report::count(dead, "ended agent"));
     }
     if let Some(at) = pod["metadata"]["annotations"][MODIFIED_AT].as_str() {
-        parts.push(format!("files that were synced at {at}"));
+        parts.push(format!("files that were synced at {}", plain_line(at)));
     }
     (!parts.is_empty()).then(|| parts.join(" and "))
 }
@@ -162,11 +204,22 @@ mod tests {
 
     #[test]
     fn what_stays_in_a_pod_is_named() {
-        assert_eq!(left_in(&json!({"metadata": {"name": "x"}})), None);
+        assert_eq!(left_in(&json!({"metadata": {"name": "x"}}), &[]), None);
         let pod = json!({"metadata": {"annotations": {MODIFIED_AT: "10:00"}},
             "spec": {"ephemeralContainers": [{"name": "devsync-agent-1"}, {"name": "devsync-agent-2"}]},
             "status": {"ephemeralContainerStatuses": [{"name": "devsync-agent-1", "state": {"terminated": {}}}]}});
         let expected = "an agent (devsync-agent-2) and 1 ended agent and files that were synced at 10:00";
-        assert_eq!(left_in(&pod).as_deref(), Some(expected));
+        assert_eq!(left_in(&pod, &[]).as_deref(), Some(expected));
+        let expected = "2 ended agents and files that were synced at 10:00";
+        assert_eq!(left_in(&pod, &["devsync-agent-2".to_owned()]).as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn another_persons_session_is_not_ended_by_a_detach() {
+        let pods =
+            [json!({"metadata": {"name": "demo-1", "annotations": {"devsync.dev/attached-by": "ann@x"}}})];
+        let error = check_alone(&pods, false).expect_err("refused");
+        assert!(error.causes() == ["ann@x"] && error.get_hint().is_some_and(|h| h.contains("--take-over")));
+        assert!(check_alone(&pods, true).is_ok() && check_alone(&[json!({})], false).is_ok());
     }
 }

@@ -8,6 +8,7 @@ use kube::core::Status;
 
 use super::Cluster;
 use crate::error::{CommandError, Kind};
+use crate::report::plain_line;
 
 /// Explains a failed request. `doing` says what cannot be done now: "pod/demo cannot be read".
 pub fn explain(error: Error, doing: &str) -> CommandError {
@@ -23,7 +24,7 @@ pub(super) fn at(error: Error, doing: &str, cluster: Option<&Cluster>) -> Comman
             .hint(format!("log in again; kubectl{flag} get pods shows whether it worked")),
         Error::Api(status) if status.code == 403 => forbidden(what, &status),
         Error::Api(status) => {
-            let message = if status.message.is_empty() { status.reason.clone() } else { status.message.clone() };
+            let message = plain_line(if status.message.is_empty() { &status.reason } else { &status.message });
             what.cause(format!("the API server answered {}: {message}", status.code))
         }
         Error::Auth(error) => what.cause(format!("the login failed: {}", login(&error))).hint(format!(
@@ -81,7 +82,7 @@ fn forbidden(what: CommandError, status: &Status) -> CommandError {
             what.cause(missing.to_string()).hint(hint)
         }
         None => what
-            .cause(format!("the API server refused it (403): {}", status.message))
+            .cause(format!("the API server refused it (403): {}", plain_line(&status.message)))
             .hint("kubectl auth can-i --list shows what you may do"),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -224,11 +224,7 @@ impl Owner {
         match kind {
             WorkloadKind::Deployment => deployment(cluster, workload, name).await,
             WorkloadKind::StatefulSet => stateful_set(cluster, workload, name).await,
-            WorkloadKind::DaemonSet => {
-                let set: DaemonSet = get(cluster, workload, name).await?;
-                let labels = selector(set.spec.as_ref().map(|spec| &spec.selector));
-                Ok(Self { owner: set.metadata.uid, ..Self::labels(labels) })
-            }
+            WorkloadKind::DaemonSet => daemon_set(cluster, workload, name).await,
             WorkloadKind::ReplicaSet => {
                 let set: ReplicaSet = get(cluster, workload, name).await?;
                 let spec = set.spec.unwrap_or_default();
@@ -310,6 +306,34 @@ async fn stateful_set(cluster: &Cluster, workload: &WorkloadRef, name: &str) -> 
         owner.revision = status.update_revision;
     }
     Ok(owner)
+}
+
+async fn daemon_set(cluster: &Cluster, workload: &WorkloadRef, name: &str) -> Result<Owner, CommandError> {
+    let set: DaemonSet = get(cluster, workload, name).await?;
+    let generation = set.metadata.generation;
+    let spec = set.spec.unwrap_or_default();
+    let mut owner = Owner { owner: set.metadata.uid, ..Owner::labels(selector(Some(&spec.selector))) };
+    if set.status.and_then(|status| status.observed_generation) < generation {
+        owner.not_yet = Some(format!("the rollout of {workload} begins"));
+        return Ok(owner);
+    }
+    if spec.update_strategy.and_then(|strategy| strategy.type_).as_deref() != Some("OnDelete") {
+        let revisions: Api<ControllerRevision> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+        let params = ListParams::default().limit(MOST_PODS);
+        // Who may not list them gets the newest pod, of whatever revision.
+        let listed = timeout(super::ANSWER_WITHIN, revisions.list(&params)).await;
+        if let (Ok(Ok(listed)), Some(uid)) = (listed, &owner.owner) {
+            owner.revision = newest_revision(listed.items, uid);
+        }
+    }
+    Ok(owner)
+}
+
+/// The mark of the pods of a set's newest revision.
+fn newest_revision(revisions: Vec<ControllerRevision>, set: &str) -> Option<String> {
+    let ours = revisions.into_iter().filter(|r| r.owner_references().iter().any(|o| o.uid == set));
+    let newest = ours.max_by_key(|revision| revision.revision)?;
+    newest.labels().get(REVISION_HASH).cloned()
 }
 
 async fn job(cluster: &Cluster, workload: &WorkloadRef, name: &str) -> Result<Owner, CommandError> {

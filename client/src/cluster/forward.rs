@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Cluster;
 use crate::error::{CommandError, Kind};
+use crate::report::plain_line;
 use crate::transport::Link;
 
 /// Most data in one message, in bytes: a packet of SSH.
@@ -44,7 +45,8 @@ impl Said {
     }
 
     fn say(&self, words: &[u8]) {
-        let words = String::from_utf8_lossy(words).trim().chars().take(LONGEST_WORDS).collect();
+        let words = String::from_utf8_lossy(words);
+        let words = plain_line(words.trim()).chars().take(LONGEST_WORDS).collect();
         if let Ok(mut said) = self.0.lock() {
             said.get_or_insert(words);
         }

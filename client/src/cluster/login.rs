@@ -16,23 +16,34 @@ const FRESH: Duration = Duration::from_secs(30);
 
 /// The login, made at its first use. All clones are one.
 #[derive(Clone, Default)]
-pub struct Login(Arc<Mutex<Option<(Instant, Cluster)>>>);
+pub struct Login {
+    kept: Arc<Mutex<Option<(Instant, Cluster)>>>,
+    quiet: bool,
+}
 
 impl fmt::Debug for Login {
     /// Nothing of it: it holds credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Login")
+        f.debug_struct("Login").finish_non_exhaustive()
     }
 }
 
 impl Login {
+    /// One that does not say what is waited for.
+    pub fn quiet() -> Self {
+        Self { quiet: true, ..Self::default() }
+    }
+
     /// The cluster that `args` mean; the first one who asks makes the login, the others wait for it.
     pub async fn cluster(&self, args: &ClusterArgs) -> Result<Cluster, CommandError> {
-        let mut kept = self.0.lock().await;
+        let mut kept = self.kept.lock().await;
         if let Some((_, cluster)) = &*kept {
             return Ok(cluster.clone());
         }
-        let cluster = Cluster::connect(args).await?;
+        let mut cluster = Cluster::connect(args).await?;
+        if self.quiet {
+            cluster.progress = |_| {};
+        }
         *kept = Some((Instant::now(), cluster.clone()));
         Ok(cluster)
     }
@@ -40,7 +51,7 @@ impl Login {
     /// Something failed: the kubeconfig is read anew at the next use, since its server or its credentials may be others
     /// by now.
     pub async fn doubt(&self) {
-        let mut kept = self.0.lock().await;
+        let mut kept = self.kept.lock().await;
         if kept.as_ref().is_some_and(|(made, _)| made.elapsed() >= FRESH) {
             *kept = None;
         }

@@ -1,14 +1,18 @@
 //! The app's log from every pod of a workload, line by line. Followed, new pods and restarted containers join in.
 
 use std::collections::HashSet;
+use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::AsyncBufReadExt;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::LogParams;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use super::target::{WorkloadRef, container_status};
 use super::{Cluster, find, state};
@@ -20,6 +24,8 @@ const LONGEST_LINE: usize = 64 * 1024;
 const WAITING_LINES: usize = 256;
 /// Pods whose logs are read at once.
 const MOST_PODS: usize = 50;
+/// Before an API server or a pod is asked again.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Which part of the log.
 #[derive(Debug, Clone, Default)]
@@ -50,15 +56,16 @@ pub struct Logs {
     seen: HashSet<(String, String)>,
     /// True once there was more than one pod.
     several: bool,
-    version: find::Version,
+    /// Resolves at the next change of the pods, while the log is followed: one watch, however many lines come meanwhile.
+    change: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl Logs {
     pub async fn open(cluster: Cluster, workload: WorkloadRef, wish: LogWish) -> Result<Self, CommandError> {
         let lines = mpsc::channel(WAITING_LINES);
         let (streams, seen) = (JoinSet::new(), HashSet::new());
-        let version = find::Version::default();
-        let mut logs = Self { cluster, workload, wish, lines, streams, seen, several: false, version };
+        let change = Box::pin(std::future::pending());
+        let mut logs = Self { cluster, workload, wish, lines, streams, seen, several: false, change };
         let pods = logs.look().await?;
         match pods {
             0 => Err(CommandError::new(format!("{} has no pods", logs.workload))
@@ -83,30 +90,40 @@ impl Logs {
             if self.streams.is_empty() && !follow {
                 return Ok(None);
             }
-            let change = find::next_change(&self.cluster, &self.workload, &self.version);
             tokio::select! {
                 Some(line) = self.lines.1.recv() => return Ok(Some(line)),
                 Some(ended) = self.streams.join_next() => {
                     if let Ok(Err(error)) = ended {
                         // One pod of several that goes is no reason to leave the others.
-                        if !follow {
+                        if !follow || self.seen.len() == 1 {
                             return Err(error);
                         }
                         tracing::debug!("{error}");
                     }
                     if follow {
-                        self.look().await?;
+                        self.look_again().await;
                     }
                 }
-                () = change, if follow => { self.look().await?; }
+                () = &mut self.change, if follow => { self.look_again().await; }
             }
+        }
+    }
+
+    /// While the log is followed, an API server that does not answer is asked again after a while.
+    async fn look_again(&mut self) {
+        if let Err(error) = self.look().await {
+            tracing::debug!("{error}");
+            self.change = Box::pin(sleep(PAUSE));
         }
     }
 
     /// Starts to read what is not read yet; gives the number of pods.
     async fn look(&mut self) -> Result<usize, CommandError> {
         let (pods, version) = find::all(&self.cluster, &self.workload).await?;
-        self.version = version;
+        if self.wish.follow {
+            let (cluster, workload) = (self.cluster.clone(), self.workload.clone());
+            self.change = Box::pin(async move { find::next_change(&cluster, &workload, &version).await });
+        }
         let first = self.seen.is_empty();
         for pod in pods.iter().take(MOST_PODS) {
             let container = state::choose(pod, self.cluster.container.as_deref())?;
@@ -116,21 +133,31 @@ impl Logs {
                 }
                 continue;
             };
-            if !self.seen.insert((pod.name_any(), id)) {
+            if !self.seen.insert((pod.name_any(), id.clone())) {
                 continue;
             }
             let params = LogParams {
-                container: Some(container),
+                container: Some(container.clone()),
                 follow: self.wish.follow,
                 previous: self.wish.previous,
-                timestamps: self.wish.timestamps,
+                // By these a stream that was cut goes on where it was.
+                timestamps: self.wish.timestamps || self.wish.follow,
                 // A container that came later is read from its begin.
                 tail_lines: self.wish.tail.filter(|_| first),
                 since_seconds: self.wish.since.filter(|_| first).map(|s| s.as_secs().max(1).cast_signed()),
                 ..LogParams::default()
             };
-            let (cluster, lines) = (self.cluster.clone(), self.lines.0.clone());
-            self.streams.spawn(read(cluster, pod.name_any(), params, lines));
+            let stream = Stream {
+                cluster: self.cluster.clone(),
+                pod: pod.name_any(),
+                container,
+                id,
+                params,
+                shows_time: self.wish.timestamps,
+                last: None,
+                lines: self.lines.0.clone(),
+            };
+            self.streams.spawn(stream.read());
         }
         let names: HashSet<&str> = self.seen.iter().map(|(pod, _)| pod.as_str()).collect();
         self.several |= names.len() > 1;
@@ -155,37 +182,122 @@ fn not_started(pod: &Pod, container: &str) -> CommandError {
         .hint("devsync logs -f waits for it")
 }
 
-async fn read(
+/// The log of one container.
+struct Stream {
     cluster: Cluster,
     pod: String,
+    container: String,
+    id: String,
     params: LogParams,
+    /// The user wants to see the time of each line.
+    shows_time: bool,
+    /// The time of the last line that was passed on.
+    last: Option<Timestamp>,
     lines: mpsc::Sender<LogLine>,
-) -> Result<(), CommandError> {
-    let doing = format!("the log of pod/{pod} cannot be read");
-    let pods = cluster.pods();
-    let stream = cluster.ask(&doing, pods.log_stream(&pod, &params)).await?;
-    let mut stream = std::pin::pin!(stream);
-    let mut line = Vec::new();
-    loop {
-        let chunk = stream.fill_buf().await;
-        let chunk =
-            chunk.map_err(|error| CommandError::new(doing.clone()).kind(Kind::Cluster).cause(error))?;
-        if chunk.is_empty() {
-            if !line.is_empty() {
-                let _ = lines.send(LogLine { pod, line }).await;
+}
+
+impl Stream {
+    /// Reads to the end; followed, that is the end of the container, and a stream that was cut is opened again.
+    async fn read(mut self) -> Result<(), CommandError> {
+        loop {
+            let ended = self.once().await;
+            // What fails at once, before a line, is refused: it would be again.
+            if !self.params.follow || ended.is_err() && self.last.is_none() {
+                return ended.map(drop);
             }
-            return Ok(());
-        }
-        let end = chunk.iter().position(|b| *b == b'\n');
-        let take = end.unwrap_or(chunk.len()).min(LONGEST_LINE.saturating_sub(line.len()));
-        line.extend_from_slice(&chunk[..take]);
-        let complete = end == Some(take);
-        stream.consume_unpin(take + usize::from(complete));
-        if complete || line.len() >= LONGEST_LINE {
-            let line = std::mem::take(&mut line);
-            if lines.send(LogLine { pod: pod.clone(), line }).await.is_err() {
+            let reader_is_gone = matches!(ended, Ok(false));
+            if reader_is_gone || !self.runs_on().await {
                 return Ok(());
             }
+            self.params.since_time = self.last;
+            if self.last.is_some() {
+                (self.params.tail_lines, self.params.since_seconds) = (None, None);
+            }
         }
+    }
+
+    /// Whether the container still runs; asked after a pause, until there is an answer.
+    async fn runs_on(&self) -> bool {
+        loop {
+            sleep(PAUSE).await;
+            match self.cluster.ask("the pod cannot be read", self.cluster.pods().get_opt(&self.pod)).await {
+                Ok(pod) => {
+                    let status = pod.as_ref().and_then(|pod| container_status(pod, &self.container));
+                    let running =
+                        |s: &&ContainerStatus| s.state.as_ref().is_some_and(|s| s.running.is_some());
+                    let id = status.filter(running).and_then(|status| status.container_id.as_ref());
+                    return id == Some(&self.id);
+                }
+                Err(error) => tracing::debug!("{error}"),
+            }
+        }
+    }
+
+    /// Reads one stream to its end; false where nobody wants the lines any more.
+    async fn once(&mut self) -> Result<bool, CommandError> {
+        let doing = format!("the log of pod/{} cannot be read", self.pod);
+        let pods = self.cluster.pods();
+        let stream = self.cluster.ask(&doing, pods.log_stream(&self.pod, &self.params)).await?;
+        let mut stream = std::pin::pin!(stream);
+        let (mut line, mut is_rest) = (Vec::new(), false);
+        loop {
+            let chunk = stream.fill_buf().await;
+            let chunk =
+                chunk.map_err(|error| CommandError::new(doing.clone()).kind(Kind::Cluster).cause(error))?;
+            if chunk.is_empty() {
+                return Ok(line.is_empty() || self.pass(line, is_rest).await);
+            }
+            let end = chunk.iter().position(|b| *b == b'\n');
+            let take = end.unwrap_or(chunk.len()).min(LONGEST_LINE.saturating_sub(line.len()));
+            line.extend_from_slice(&chunk[..take]);
+            let complete = end == Some(take);
+            stream.consume_unpin(take + usize::from(complete));
+            if complete || line.len() >= LONGEST_LINE {
+                if !self.pass(std::mem::take(&mut line), is_rest).await {
+                    return Ok(false);
+                }
+                is_rest = !complete;
+            }
+        }
+    }
+
+    /// Passes a line on, or the rest of one that was too long; false where nobody wants it.
+    async fn pass(&mut self, mut line: Vec<u8>, is_rest: bool) -> bool {
+        if self.params.timestamps && !is_rest {
+            let (time, text) = split_time(&line);
+            // The server's precision for where to begin is a second.
+            if time.is_some() && time <= self.last && self.params.since_time.is_some() {
+                return true;
+            }
+            self.last = time.or(self.last);
+            if !self.shows_time {
+                line = text.to_vec();
+            }
+        }
+        self.lines.send(LogLine { pod: self.pod.clone(), line }).await.is_ok()
+    }
+}
+
+/// `2026-01-01T00:00:00.000000000Z text`, as kubelet writes it.
+fn split_time(line: &[u8]) -> (Option<Timestamp>, &[u8]) {
+    let at = line.iter().position(|b| *b == b' ').unwrap_or(line.len());
+    let time = std::str::from_utf8(&line[..at]).ok().and_then(|time| time.parse().ok());
+    match time {
+        Some(time) => (Some(time), line.get(at + 1..).unwrap_or_default()),
+        None => (None, line),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_parted_from_its_time() {
+        let (time, text) = split_time(b"2026-01-01T00:00:00.000000001Z hello world");
+        assert_eq!((time.map(|t| t.as_nanosecond() % 1000), text), (Some(1), &b"hello world"[..]));
+        let (later, text) = split_time(b"2026-01-01T01:00:00.5+01:00");
+        assert!(later > time && text.is_empty());
+        assert_eq!(split_time(b"unable to retrieve logs"), (None, &b"unable to retrieve logs"[..]));
     }
 }

@@ -2,7 +2,7 @@
 //! Pure.
 
 use devsync_injector::pid1::insists_on_pid_1;
-use devsync_protocol::contract::VOLUME;
+use devsync_protocol::contract::{AGENT_CONTAINER, VOLUME};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
@@ -135,6 +135,18 @@ pub(super) fn check_sidecar(pod_spec: &Value, container: &Value, name: &str) -> 
             .cause("that is the name of the volume for the agent's state")
             .hint("rename it, or --via ephemeral"));
     }
+    // A read-only directory of it is what the injector gives an app, and holds no state.
+    let sees_state = |m: &Value| m["name"] == VOLUME && !(m["readOnly"] == true && m["subPath"].is_string());
+    let mounts = |c: &&Value| c["volumeMounts"].as_array().into_iter().flatten().any(sees_state);
+    let lists = ["containers", "initContainers"].into_iter().filter_map(|list| pod_spec[list].as_array());
+    if let Some(other) = lists.flatten().filter(|c| c["name"] != AGENT_CONTAINER).find(mounts) {
+        return Err(cluster(format!(
+            "container {} of {name} mounts a volume {VOLUME:?}",
+            word(&other["name"])
+        ))
+        .cause("that is the name of the volume for the agent's state, which no other container may write to")
+        .hint("rename it, or --via ephemeral"));
+    }
     if let Some(init) = insists_on_pid_1(container) {
         let app = word(&container["name"]);
         return Err(cluster(format!("container {app} of {name} starts {init}, which must be process 1"))
@@ -176,8 +188,6 @@ pub(crate) fn cluster(what: impl Into<String>) -> CommandError {
 
 #[cfg(test)]
 mod tests {
-    use devsync_protocol::contract::AGENT_CONTAINER;
-
     use super::*;
 
     fn meta(metadata: Value) -> Option<String> {
@@ -260,6 +270,15 @@ mod tests {
         let app = json!({"name": "app"});
         assert!(check_sidecar(&json!({"volumes": [{"name": VOLUME, "configMap": {}}]}), &app, "x").is_err());
         assert!(check_sidecar(&json!({"volumes": [{"name": VOLUME, "emptyDir": {}}]}), &app, "x").is_ok());
+        let shared = |container: &str| {
+            let containers =
+                json!([{"name": container, "volumeMounts": [{"name": VOLUME, "mountPath": "/x"}]}]);
+            json!({"volumes": [{"name": VOLUME, "emptyDir": {}}], "containers": containers})
+        };
+        assert!(
+            check_sidecar(&shared("app"), &app, "x").is_err_and(|e| e.what().contains("container app of x"))
+        );
+        assert!(check_sidecar(&shared(AGENT_CONTAINER), &app, "x").is_ok());
     }
 
     #[test]

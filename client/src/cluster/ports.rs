@@ -5,8 +5,8 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -27,6 +27,8 @@ use crate::error::{CommandError, Kind};
 
 /// Connections at once, over all ports.
 const MOST: usize = 256;
+/// A client is not kept waiting for ever while no pod is there.
+const FIND_WITHIN: Duration = Duration::from_secs(60);
 /// A client that has sent everything still gets answers until none came for so long; the protocol cannot say that half
 /// is closed.
 const HALF_OPEN: Duration = Duration::from_secs(60);
@@ -120,8 +122,9 @@ pub async fn listen(
         })?;
         listeners.push((listener, address, remote));
     }
-    let pods =
-        Arc::new(Pods { cluster: cluster.clone(), workload: workload.clone(), now: Mutex::new(Some(pod)) });
+    let now = std::sync::Mutex::new(pod);
+    let (cluster, workload) = (cluster.clone(), workload.clone());
+    let pods = Arc::new(Pods { cluster, workload, now, looking: Mutex::default() });
     let permits = Arc::new(Semaphore::new(MOST));
     let mut ports = Ports { open: Vec::new(), tasks: JoinSet::new() };
     for (listener, address, remote) in listeners {
@@ -135,26 +138,33 @@ pub async fn listen(
 struct Pods {
     cluster: Cluster,
     workload: WorkloadRef,
-    now: Mutex<Option<PodTarget>>,
+    now: std::sync::Mutex<PodTarget>,
+    looking: Mutex<()>,
 }
 
 impl Pods {
+    fn known(&self) -> PodTarget {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Opens a stream; a pod that is gone is replaced, once.
     async fn open(&self, port: u16) -> Result<Forward, CommandError> {
-        let known = self.now.lock().await.clone();
-        if let Some(pod) = known {
-            match forward(&self.cluster, &pod.namespace, &pod.pod, port).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => tracing::debug!(%pod, "{error}: looking for another pod"),
-            }
+        let known = self.known();
+        match forward(&self.cluster, &known.namespace, &known.pod, port).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => tracing::debug!(pod = %known, "{error}: looking for another pod"),
         }
-        let mut now = self.now.lock().await;
-        let container = self.cluster.container.as_deref();
-        let found = find(&self.cluster, &self.workload, container).await?.into_iter().next();
-        let gone = || CommandError::new(format!("{} has no pods", self.workload)).kind(Kind::Cluster);
-        let pod = found.ok_or_else(gone)?;
-        *now = Some(pod.clone());
-        drop(now);
+        // One looks at a time; who waited meanwhile takes what was found. Connections to a pod that lives never wait.
+        let looking = self.looking.lock().await;
+        let mut pod = self.known();
+        if pod.uid == known.uid {
+            let container = self.cluster.container.as_deref();
+            let found = timeout(FIND_WITHIN, find(&self.cluster, &self.workload, container)).await;
+            let gone = || CommandError::new(format!("{} has no pods", self.workload)).kind(Kind::Cluster);
+            pod = found.map_err(|_| gone())??.into_iter().next().ok_or_else(gone)?;
+            *self.now.lock().unwrap_or_else(PoisonError::into_inner) = pod.clone();
+        }
+        drop(looking);
         forward(&self.cluster, &pod.namespace, &pod.pod, port).await
     }
 }

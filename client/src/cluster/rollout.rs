@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::Api;
-use kube::api::{DynamicObject, ListParams, LogParams, WatchParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, LogParams, Preconditions, WatchParams};
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -18,6 +18,7 @@ use super::workload::{Workload, api, selector, value};
 use super::{Cluster, Say, Step};
 use crate::cli::WorkloadKind;
 use crate::error::CommandError;
+use crate::report::plain_line;
 
 pub(super) use state::{Failure, Progress, failure_of, progress};
 
@@ -39,12 +40,47 @@ pub(super) async fn pods(cluster: &Cluster, workload: &Value) -> Result<(Vec<Val
     let params = ListParams::default().labels(&labels).limit(MOST_PODS);
     let listed = cluster.ask("pods cannot be listed", api(cluster, WorkloadKind::Pod).list(&params)).await?;
     let version = listed.metadata.resource_version.clone().unwrap_or_default();
-    Ok((listed.items.iter().map(value).collect(), version))
+    let owners = owners(cluster, workload, &params).await?;
+    let mut pods: Vec<Value> = listed.items.iter().map(value).collect();
+    // A selector may match pods of others, too.
+    pods.retain(|pod| controller_uid(pod).is_some_and(|uid| owners.contains(uid)));
+    Ok((pods, version))
+}
+
+/// The uids of what makes the pods: the workload itself, or a Deployment's ReplicaSets.
+async fn owners(
+    cluster: &Cluster,
+    workload: &Value,
+    params: &ListParams,
+) -> Result<BTreeSet<String>, CommandError> {
+    let uid = workload["metadata"]["uid"].as_str().unwrap_or_default();
+    if workload["kind"] != "Deployment" {
+        return Ok(BTreeSet::from([uid.to_owned()]));
+    }
+    let sets = api(cluster, WorkloadKind::ReplicaSet);
+    let sets = cluster.ask("ReplicaSets cannot be listed", sets.list(params)).await?;
+    let sets: Vec<Value> = sets.items.iter().map(value).collect();
+    Ok(uids(sets.iter().filter(|set| controller_uid(set) == Some(uid))))
+}
+
+/// The uid of what controls an object.
+fn controller_uid(object: &Value) -> Option<&str> {
+    let mut owners = object["metadata"]["ownerReferences"].as_array()?.iter();
+    owners.find(|owner| owner["controller"] == true)?["uid"].as_str()
+}
+
+/// Deletes exactly this object: not another that has its name by now.
+pub(super) fn this_one(object: &Value) -> DeleteParams {
+    let uid = object["metadata"]["uid"].as_str().map(str::to_owned);
+    DeleteParams {
+        preconditions: Some(Preconditions { uid, resource_version: None }),
+        ..DeleteParams::default()
+    }
 }
 
 /// The uids of pods, to tell new ones from those that were there.
-pub(super) fn uids(pods: &[Value]) -> BTreeSet<String> {
-    pods.iter().filter_map(|pod| Some(pod["metadata"]["uid"].as_str()?.to_owned())).collect()
+pub(super) fn uids<'a>(pods: impl IntoIterator<Item = &'a Value>) -> BTreeSet<String> {
+    pods.into_iter().filter_map(|pod| Some(pod["metadata"]["uid"].as_str()?.to_owned())).collect()
 }
 
 fn labels(workload: &Value) -> String {
@@ -123,7 +159,13 @@ async fn refused_pods(cluster: &Cluster, object: &Value) -> Option<String> {
     recent.next().and_then(|event| event.message)
 }
 
-/// The last lines that a container wrote before it ended; nothing where they cannot be had.
+/// An app's words among ours: indented, so that none of them is taken for a line of devsync's.
+pub(super) fn indented(log: &str) -> String {
+    let lines: Vec<String> = log.trim_end().lines().map(|line| format!("  {}", plain_line(line))).collect();
+    lines.join("\n")
+}
+
+/// The last lines that a container wrote before it ended, indented; nothing where they cannot be had.
 pub(super) async fn last_words(cluster: &Cluster, pod: &str, container: &str) -> String {
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
     for previous in [true, false] {
@@ -137,7 +179,7 @@ pub(super) async fn last_words(cluster: &Cluster, pod: &str, container: &str) ->
         if let Ok(Ok(text)) = timeout(super::ANSWER_WITHIN, pods.logs(pod, &params)).await
             && !text.trim().is_empty()
         {
-            return text.trim_end().to_owned();
+            return indented(&text);
         }
     }
     String::new()
@@ -168,11 +210,11 @@ pub(super) async fn explain_failure(
             if complains_of_pid(&log) {
                 return error
                     .cause(format!(
-                        "it must be process 1, and in a shared process namespace it is not: {log}"
+                        "it must be process 1, and in a shared process namespace it is not:\n{log}"
                     ))
                     .hint("--via ephemeral: that leaves process 1 as it is");
             }
-            let log = if log.is_empty() { message } else { format!("its last lines: {log}") };
+            let log = if log.is_empty() { plain_line(&message) } else { format!("its last lines:\n{log}") };
             error.cause(log).hint(format!("kubectl describe pod {pod} {}", cluster.flags))
         }
         Failure::NoPods { message } => {
@@ -203,7 +245,7 @@ pub(super) async fn clear_stuck(
     let stuck = pods.iter().filter(|pod| !before.contains(word(&pod["metadata"]["uid"])));
     for pod in stuck.filter(|pod| failure_of(pod).is_some()) {
         let api: Api<DynamicObject> = api(cluster, WorkloadKind::Pod);
-        let params = kube::api::DeleteParams::default();
-        let _ = timeout(super::ANSWER_WITHIN, api.delete(word(&pod["metadata"]["name"]), &params)).await;
+        let name = word(&pod["metadata"]["name"]);
+        let _ = timeout(super::ANSWER_WITHIN, api.delete(name, &this_one(pod))).await;
     }
 }

@@ -11,6 +11,7 @@ use kube::api::{DynamicObject, PostParams};
 use serde_json::{Value, json};
 
 use super::add::{AddOptions, Added, Say, Step, agree};
+use super::detach::check_alone;
 use super::obstacles::{app_container, check_owner, check_pod, check_rollout, check_sidecar, word};
 use super::workload::{Workload, api};
 use super::{Cluster, managed, rollout};
@@ -66,7 +67,9 @@ pub(super) async fn add(
         return Ok(Added::OnlySaid);
     }
     agree(&format!("Roll out {name} with devsync's agent?"), opts).await?;
-    let before = rollout::uids(&rollout::pods(cluster, object).await?.0);
+    let (pods, _) = rollout::pods(cluster, object).await?;
+    check_alone(&pods, opts.args.take_over)?;
+    let before = rollout::uids(&pods);
     let applied = workload.apply(&document, false).await;
     let applied = applied.map_err(|error| explain_apply(cluster, error, &name))?;
     let waited = rollout::wait(cluster, workload, &before, say).await.map_err(|error| {

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::Cluster;
 use super::target::{PodTarget, WorkloadRef, container_status, did_you_mean};
 use crate::error::{CommandError, Kind};
+use crate::report::plain_line;
 
 /// A container that runs for so long and is not ready is attached to nevertheless: its readiness may be what is
 /// being worked on.
@@ -205,7 +206,7 @@ fn waiting(pod: &Pod) -> Option<(&str, String)> {
 
 fn words(reason: Option<&str>, message: Option<&str>) -> String {
     let parts = [reason, message].into_iter().flatten().filter(|word| !word.is_empty());
-    parts.collect::<Vec<_>>().join(": ")
+    plain_line(&parts.collect::<Vec<_>>().join(": "))
 }
 
 fn broken(pod: &Pod, waited: Duration) -> Option<Broken> {
@@ -290,9 +291,8 @@ async fn last_words(cluster: &Cluster, pod: &str, container: &str, previous: boo
         ..LogParams::default()
     };
     let log = timeout(LOG_WITHIN, cluster.pods().logs(pod, &params)).await.ok()?.ok()?;
-    let lines: Vec<String> =
-        log.lines().map(|line| format!("  {}", crate::report::plain_line(line))).collect();
-    (!lines.is_empty()).then(|| lines.join("\n"))
+    let log = super::rollout::indented(&log);
+    (!log.is_empty()).then_some(log)
 }
 
 #[cfg(test)]

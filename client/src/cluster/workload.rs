@@ -10,9 +10,10 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
 use serde_json::Value;
+use tokio::time::timeout;
 
 use super::obstacles::{WAYS_OUT, cluster as failure, word};
-use super::{Cluster, WorkloadRef};
+use super::{ANSWER_WITHIN, Cluster, WorkloadRef};
 use crate::cli::WorkloadKind;
 use crate::error::CommandError;
 
@@ -62,8 +63,10 @@ impl Workload {
     /// Server-side apply as [`FIELD_MANAGER`], never forced; answers with the object as it is then.
     pub(super) async fn apply(&self, document: &Value, dry_run: bool) -> Result<Value, kube::Error> {
         let params = PatchParams { dry_run, ..PatchParams::apply(FIELD_MANAGER) };
-        let object = self.api.patch(&self.name, &params, &Patch::Apply(document)).await?;
-        Ok(value(&object))
+        match timeout(ANSWER_WITHIN, self.api.patch(&self.name, &params, &Patch::Apply(document))).await {
+            Ok(applied) => Ok(value(&applied?)),
+            Err(elapsed) => Err(kube::Error::Service(elapsed.into())),
+        }
     }
 }
 

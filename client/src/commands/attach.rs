@@ -53,6 +53,7 @@ fn targets(args: &AttachArgs, config: Config, project: &std::path::Path) -> Resu
             None => CommandError::usage("no target is named")
                 .hint("devsync attach deploy/demo, or target = \"…\" in devsync.toml"),
         })?;
+        route = route.quiet(args.output.quiet);
         route.take_over = args.add.take_over;
         let add = AddOptions {
             args: args.add.clone(),

@@ -14,6 +14,7 @@ pub async fn run(args: &DetachArgs) -> Result<ExitCode, CommandError> {
         CommandError::usage("no target is named")
             .hint("devsync detach deploy/demo, or target = \"…\" in devsync.toml")
     })?;
+    let route = route.quiet(args.output.quiet);
     let Some(target) = WorkloadRef::of(&route.target) else {
         return Err(CommandError::usage(format!(
             "{} is in no cluster: nothing was added to it",
@@ -24,7 +25,7 @@ pub async fn run(args: &DetachArgs) -> Result<ExitCode, CommandError> {
     let mut reporter = Reporter::new(&args.output);
     let mut say = |step: Step| reporter.event(&step.into());
     let cluster = route.cluster().await?;
-    let opts = DetachOptions { yes: args.yes, wait: !args.no_wait };
+    let opts = DetachOptions { yes: args.yes, wait: !args.no_wait, take_over: args.take_over };
     cluster::detach(&cluster, &target, &opts, &mut say).await?;
     Ok(ExitCode::SUCCESS)
 }

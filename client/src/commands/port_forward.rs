@@ -15,6 +15,7 @@ pub async fn run(args: &PortForwardArgs) -> Result<ExitCode, CommandError> {
     let (config, project) = settings::project()?;
     let (target, specs) = args.split()?;
     let route = settings::cluster_route(target.as_ref(), &args.cluster, &config, &project, "port-forward")?;
+    let route = route.quiet(args.output.quiet);
     let workload =
         WorkloadRef::of(&route.target).ok_or_else(|| settings::no_cluster(&route, "port-forward"))?;
     let mut signals = Signals::new()?;

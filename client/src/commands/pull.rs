@@ -25,7 +25,7 @@ pub async fn run(args: &PullArgs) -> Result<ExitCode, CommandError> {
             }
         }
         Whom::Target(route) => {
-            let Connected { session, events: _events, .. } = connect(&route).await?;
+            let Connected { session, events: _events, .. } = connect(&route.quiet(args.output.quiet)).await?;
             let done = pull(&session.handle(), Wish { root: 0, path, into, overwrite }).await;
             session.close().await;
             done?

@@ -28,7 +28,7 @@ pub async fn run(args: &RestartArgs) -> Result<ExitCode, CommandError> {
                 other => return Err(control::failure(other)),
             }
         }
-        Whom::Target(route) => by_ourselves(&route, args).await?,
+        Whom::Target(route) => by_ourselves(&route.quiet(args.output.quiet), args).await?,
     };
     match args.output.output {
         Output::Json => say_json(&serde_json::json!({"event": "restarted", "text": text}))?,
@@ -83,6 +83,8 @@ async fn restart(
                     .cause(format!("{}: {}", failure.what, failure.cause))
                     .hint_opt(Some(failure.hint).filter(|h| !h.is_empty())));
             }
+            // That is what is changed now.
+            Some(session::Event::Held { .. }) => {}
             Some(session::Event::Crashed { cause, .. }) => return Err(CommandError::new(cause)),
             Some(session::Event::Ended(error)) => return Err(error.into()),
             None => return Err(CommandError::new("the session ended")),

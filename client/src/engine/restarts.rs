@@ -19,6 +19,9 @@ const BECAUSE: Duration = Duration::from_secs(60);
 /// must not be brought down each time.
 const STRIKES: u32 = 2;
 
+/// What a held app's user does.
+const KEPT: &str = "the container is kept: the next save or `devsync restart` starts the app again";
+
 pub(super) struct Restarts {
     rules: RestartRules,
     grace: Duration,
@@ -34,6 +37,8 @@ pub(super) struct Restarts {
     restarted: Option<Instant>,
     /// How often in a row the app ended right after a restart.
     strikes: u32,
+    /// The app is started when the first sync is in place, whatever that changed.
+    waits: bool,
 }
 
 struct Due {
@@ -65,7 +70,13 @@ impl Restarts {
             failure: None,
             restarted: None,
             strikes: 0,
+            waits: false,
         }
+    }
+
+    /// Nothing of the app ran when the session began, and nothing will before a restart asks for it.
+    pub(super) fn waits(&self) -> bool {
+        self.waits
     }
 
     pub(super) fn is_due(&self) -> bool {
@@ -94,6 +105,8 @@ impl Restarts {
             // Batches are those of a session.
             due.after = None;
         }
+        // The next session tells it again.
+        self.waits = false;
         let Some(Running { mode, since, hops, then, words, .. }) = self.running.take() else { return };
         match then {
             Some(then) => drop(then.send(Err(why.again()))),
@@ -129,7 +142,11 @@ impl Restarts {
         since: Instant,
         hops: Hops,
     ) -> bool {
-        let mode = self.rules.for_batch(paths);
+        let mode = match std::mem::take(&mut self.waits) {
+            // Also an app that needs no restart after a save has to be started once.
+            true => RestartMode::Auto,
+            false => self.rules.for_batch(paths),
+        };
         match (&mut self.due, mode) {
             (None, RestartMode::None) => return false,
             (Some(due), RestartMode::None) => due.after = batch,
@@ -182,7 +199,7 @@ impl Restarts {
         grace: Duration,
         after: Option<BatchId>,
     ) -> Result<(), SessionError> {
-        self.failure = None;
+        (self.failure, self.waits) = (None, false);
         let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
         let mut outgoing = handle.outgoing().await;
         outgoing.push(&Request::Restart { seq: self.seq, after, mode, grace_ms }).await?;
@@ -205,11 +222,18 @@ impl Restarts {
                 }
                 reporter.event(&event);
             }
+            session::Event::Held { waits: true, .. } => {
+                self.waits = true;
+                let text = format!("{} is waiting for its first sync, and is started after it", self.app);
+                reporter.event(&Event::Note { text, hint: None });
+            }
+            session::Event::Held { cause, output, waits: false } => {
+                let text = format!("{} does not run: {cause}{}", self.app, its_last_output(&output));
+                reporter.event(&Event::Note { text, hint: Some(KEPT.to_owned()) });
+            }
             session::Event::Crashed { cause, output } => {
-                let output = last_lines(&output);
-                let text =
-                    if output.is_empty() { cause } else { format!("{cause}\nits last output:{output}") };
-                let hint = "the container is kept: the next save or `devsync restart` starts the app again";
+                let text = format!("{cause}{}", its_last_output(&output));
+                let hint = KEPT;
                 // Nothing becomes ready any more of the restart that brought this up.
                 if let Some(mut running) = self.running.take_if(|r| !r.words.is_empty()) {
                     let failure = CommandError::new("the app was restarted, and crashed").cause(text.clone());
@@ -267,6 +291,11 @@ impl Restarts {
     pub(super) fn take_failure(&mut self) -> Option<CommandError> {
         self.failure.take()
     }
+}
+
+fn its_last_output(output: &[u8]) -> String {
+    let output = last_lines(output);
+    if output.is_empty() { output } else { format!("\nits last output:{output}") }
 }
 
 /// The end of what a program printed, each line below the other and indented.

@@ -59,9 +59,11 @@ impl Engine {
             total.saturating_sub(outcome.times.delta + outcome.times.wire + outcome.times.write);
         let hops = hops(&outcome, std::time::Duration::ZERO, total);
         (self.stale, self.was_synced) = (false, true);
-        let restarts = self.ask_for_restart(is_owed || outcome.batch.is_some(), &outcome, began, hops);
         let wire_bytes = self.handle.sent() + self.handle.received() - wire;
+        // What the agent said first is here by now: whether the app waits for this sync.
         self.drain_events()?;
+        let changed = is_owed || outcome.batch.is_some() || self.restarts.waits();
+        let restarts = self.ask_for_restart(changed, &outcome, began, hops);
         self.say_synced(outcome, hops, wire_bytes, initial, restarts);
         Ok(None)
     }

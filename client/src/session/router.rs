@@ -78,6 +78,7 @@ pub(super) fn name(reply: &Reply) -> &'static str {
         Reply::Gone { .. } => "gone",
         Reply::Crashed { .. } => "crashed",
         Reply::Refused(_) => "refused",
+        Reply::Held { .. } => "held",
     }
 }
 
@@ -100,6 +101,12 @@ pub enum Event {
     Crashed {
         cause: String,
         output: Vec<u8>,
+    },
+    /// When the session began no app ran; `waits`: it is started when the first sync is in place.
+    Held {
+        cause: String,
+        output: Vec<u8>,
+        waits: bool,
     },
     /// The session is over.
     Ended(SessionError),
@@ -189,6 +196,7 @@ impl Router {
             Reply::RestartFailed { seq, failure } => Event::RestartFailed { seq, failure },
             Reply::Ready { seq, report } => Event::Ready { seq, report },
             Reply::Crashed { cause, output } => Event::Crashed { cause, output },
+            Reply::Held { cause, output, waits } => Event::Held { cause, output, waits },
             Reply::Gone { reason } => return Err(SessionError::Gone { reason }),
             Reply::Refused(refusal) => return self.refused(refusal).await,
             reply => return self.answer(reply).await,

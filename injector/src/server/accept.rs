@@ -29,7 +29,7 @@ const STREAMS: u32 = 256;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves connections until `stop`; then those that are there end in order, within `grace`.
-pub async fn serve(
+pub(super) async fn serve(
     listener: TcpListener,
     tls: ServerConfig,
     app: Router,

@@ -65,8 +65,7 @@ fn pair(names: &[String], now: SystemTime, lifetime: Duration) -> Result<Pair, r
     authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     (authority.not_before, authority.not_after) = (first, last);
-    let authority =
-        CertifiedIssuer::self_signed(authority, KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?)?;
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?)?;
 
     let mut serving = CertificateParams::new(names.to_vec())?;
     serving.distinguished_name.push(DnType::CommonName, names.first().map_or("devsync-injector", |n| n));
@@ -80,7 +79,7 @@ fn pair(names: &[String], now: SystemTime, lifetime: Duration) -> Result<Pair, r
 }
 
 /// Reads a certificate chain and its key for a TLS server, and checks that they belong together.
-pub fn certified(certificate: &[u8], key: &[u8]) -> Result<CertifiedKey, CertificateError> {
+pub(super) fn certified(certificate: &[u8], key: &[u8]) -> Result<CertifiedKey, CertificateError> {
     let chain = certificates("the certificate", certificate)?;
     let key = PrivateKeyDer::from_pem_slice(key)
         .map_err(|source| CertificateError::Pem { what: "the key", source })?;
@@ -91,7 +90,7 @@ pub fn certified(certificate: &[u8], key: &[u8]) -> Result<CertifiedKey, Certifi
 }
 
 /// Checks that whoever trusts `authorities` would take the certificate for each of `names` at `now`.
-pub fn check(
+pub(super) fn check(
     certified: &CertifiedKey,
     authorities: &[u8],
     names: &[String],
@@ -117,7 +116,7 @@ pub fn check(
 }
 
 /// The certificates of a PEM file, of which there must be one.
-pub fn certificates(
+pub(super) fn certificates(
     what: &'static str,
     pem: &[u8],
 ) -> Result<Vec<CertificateDer<'static>>, CertificateError> {

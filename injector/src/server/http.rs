@@ -42,19 +42,19 @@ enum HttpError {
 }
 
 /// What handlers share.
-pub struct App {
-    pub settings: Settings,
-    pub places: Places,
-    pub metrics: Metrics,
+pub(super) struct App {
+    pub(super) settings: Settings,
+    pub(super) places: Places,
+    pub(super) metrics: Metrics,
     /// All that requests need is known.
-    pub known: AtomicBool,
+    pub(super) known: AtomicBool,
     /// The end was asked for.
-    pub ending: AtomicBool,
+    pub(super) ending: AtomicBool,
     bodies: Semaphore,
 }
 
 impl App {
-    pub fn new(offline: bool) -> Self {
+    pub(super) fn new(offline: bool) -> Self {
         Self {
             settings: Settings::default(),
             places: Places::new(offline),
@@ -67,7 +67,7 @@ impl App {
 }
 
 /// All paths.
-pub fn router(app: Arc<App>) -> Router {
+pub(super) fn router(app: Arc<App>) -> Router {
     Router::new()
         .route(MUTATE_PATH, post(mutate))
         .route("/healthz", get(|| async { "ok\n" }))

@@ -32,7 +32,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(6 * 3600);
 
 #[derive(Debug, Error)]
-pub enum KeepError {
+pub(super) enum KeepError {
     #[error("{what} cannot be {done}")]
     Api { what: String, done: &'static str, source: kube::Error },
     #[error(transparent)]
@@ -44,7 +44,7 @@ pub enum KeepError {
 /// What the watches show; `None` until they have shown anything.
 type Seen<T> = watch::Receiver<Option<Option<T>>>;
 
-pub struct Keeper {
+pub(super) struct Keeper {
     names: Names,
     timing: Timing,
     client: Client,
@@ -56,7 +56,13 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    pub fn new(client: Client, names: Names, timing: Timing, served: Arc<Served>, metrics: Metrics) -> Self {
+    pub(super) fn new(
+        client: Client,
+        names: Names,
+        timing: Timing,
+        served: Arc<Served>,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             secrets: Api::namespaced(client.clone(), &names.namespace),
             webhooks: Api::all(client.clone()),
@@ -70,7 +76,11 @@ impl Keeper {
     }
 
     /// Runs until it is dropped.
-    pub async fn keep(self, mut secret: Seen<Secret>, mut webhook: Seen<MutatingWebhookConfiguration>) {
+    pub(super) async fn keep(
+        self,
+        mut secret: Seen<Secret>,
+        mut webhook: Seen<MutatingWebhookConfiguration>,
+    ) {
         let mut last = None;
         loop {
             let (seen, configuration) = (current(&mut secret).await, current(&mut webhook).await);
@@ -209,16 +219,14 @@ impl Keeper {
 
     /// Sets the caBundle, and nothing else, of the webhooks in the configuration.
     async fn trust(&self, webhook: &MutatingWebhookConfiguration, store: &Store) -> Result<(), KeepError> {
-        let value = json!(ByteString(store.authorities.as_bytes().to_vec()));
-        let count = webhook.webhooks.as_ref().map_or(0, Vec::len);
-        let mut operations = vec![
-            json!({"op": "test", "path": "/metadata/resourceVersion", "value": webhook.metadata.resource_version}),
-        ];
-        operations.extend((0..count).map(|index| {
-            json!({"op": "add", "path": format!("/webhooks/{index}/clientConfig/caBundle"), "value": value})
-        }));
-        let patch = serde_json::from_value(json!(operations)).map(Patch::Json::<()>);
-        let Ok(patch) = patch else { return Ok(()) };
+        let bundle = ByteString(store.authorities.as_bytes().to_vec());
+        // Merged by name; with the version that was read.
+        let webhooks = webhook.webhooks.iter().flatten();
+        let webhooks: Vec<_> = webhooks
+            .map(|webhook| json!({"name": webhook.name, "clientConfig": {"caBundle": bundle}}))
+            .collect();
+        let version = &webhook.metadata.resource_version;
+        let patch = Patch::Strategic(json!({"metadata": {"resourceVersion": version}, "webhooks": webhooks}));
         let params = PatchParams { field_manager: Some(self.names.app.clone()), ..PatchParams::default() };
         match self.webhooks.patch(&self.names.webhook, &params, &patch).await {
             Ok(_) => {
@@ -226,7 +234,7 @@ impl Keeper {
                 Ok(())
             }
             // Somebody changed it in between: the watch shows that too.
-            Err(kube::Error::Api(status)) if matches!(status.code, 409 | 422) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
             Err(source) => {
                 Err(self.api("MutatingWebhookConfiguration", &self.names.webhook, "patched", source))
             }
@@ -244,8 +252,9 @@ fn bundle(webhook: &MutatingWebhookConfiguration) -> Option<&ByteString> {
 
 /// What a watch shows now; waits until it has shown anything.
 async fn current<T: Clone>(seen: &mut Seen<T>) -> Option<T> {
-    match seen.wait_for(Option::is_some).await {
-        Ok(value) => value.clone().flatten(),
+    let shown = seen.wait_for(Option::is_some).await.map(|value| value.clone().flatten());
+    match shown {
+        Ok(value) => value,
         Err(_) => std::future::pending().await,
     }
 }

@@ -12,14 +12,14 @@ use kube::api::PostParams;
 const HELD: Duration = Duration::from_secs(30);
 
 /// A Lease that this replica holds; what was read of it is what is written back.
-pub struct Held {
+pub(super) struct Held {
     api: Api<Lease>,
     name: String,
     lease: Lease,
 }
 
 /// Takes the Lease; `None` where another replica has it.
-pub async fn take(api: &Api<Lease>, name: &str, replica: &str) -> Result<Option<Held>, kube::Error> {
+pub(super) async fn take(api: &Api<Lease>, name: &str, replica: &str) -> Result<Option<Held>, kube::Error> {
     let mut lease = api.get(name).await?;
     let now = Timestamp::now();
     let spec = lease.spec.get_or_insert_default();
@@ -48,7 +48,7 @@ fn is_over(spec: &LeaseSpec, now: Timestamp) -> bool {
 
 impl Held {
     /// Gives it back. Where that fails it is over by itself soon.
-    pub async fn give_back(mut self) {
+    pub(super) async fn give_back(mut self) {
         if let Some(spec) = &mut self.lease.spec {
             spec.holder_identity = None;
             spec.lease_duration_seconds = Some(1);

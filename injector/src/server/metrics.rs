@@ -14,7 +14,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum Outcome {
+pub(super) enum Outcome {
     /// The pod gets an agent.
     Injected,
     /// The pod stays as it is.
@@ -38,18 +38,18 @@ struct ByUse {
 
 /// Counters of one server; clones count together.
 #[derive(Clone)]
-pub struct Metrics {
+pub(super) struct Metrics {
     registry: Arc<Registry>,
     requests: Family<ByOutcome, Counter>,
     took: Histogram,
-    pub warnings: Counter,
+    pub(super) warnings: Counter,
     configurations: Family<ByUse, Counter>,
-    pub configuration_good: Gauge,
-    pub connections: Gauge,
-    pub handshakes_failed: Counter,
-    pub rotations: Counter,
-    pub certificate_expires: Gauge,
-    pub namespaces: Gauge,
+    pub(super) configuration_good: Gauge,
+    pub(super) connections: Gauge,
+    pub(super) handshakes_failed: Counter,
+    pub(super) rotations: Counter,
+    pub(super) certificate_expires: Gauge,
+    pub(super) namespaces: Gauge,
 }
 
 impl Default for Metrics {
@@ -95,19 +95,19 @@ impl Metrics {
         all
     }
 
-    pub fn request(&self, outcome: Outcome, took: Duration) {
+    pub(super) fn request(&self, outcome: Outcome, took: Duration) {
         self.requests.get_or_create(&ByOutcome { outcome }).inc();
         self.took.observe(took.as_secs_f64());
     }
 
-    pub fn configuration(&self, good: bool) {
+    pub(super) fn configuration(&self, good: bool) {
         let used = if good { "true" } else { "false" };
         self.configurations.get_or_create(&ByUse { used }).inc();
         self.configuration_good.set(i64::from(good));
     }
 
     /// All figures as text.
-    pub fn text(&self) -> Result<String, fmt::Error> {
+    pub(super) fn text(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

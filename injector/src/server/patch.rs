@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 /// The operations that make `after` of `before`.
-pub fn diff(before: &Value, after: &Value) -> Vec<Value> {
+pub(super) fn diff(before: &Value, after: &Value) -> Vec<Value> {
     let mut operations = Vec::new();
     value(&mut String::new(), before, after, &mut operations);
     operations
@@ -51,8 +51,7 @@ fn array(path: &mut String, before: &[Value], after: &[Value], operations: &mut 
         operations.push(json!({"op": "remove", "path": format!("{path}/{}", head + index)}));
     }
     for (index, element) in new.iter().enumerate().skip(common) {
-        operations
-            .push(json!({"op": "add", "path": format!("{path}/{}", head + index), "value": element}));
+        operations.push(json!({"op": "add", "path": format!("{path}/{}", head + index), "value": element}));
     }
 }
 
@@ -95,7 +94,7 @@ mod tests {
         Some(document)
     }
 
-    fn any() -> impl Strategy<Value = Value> {
+    fn document() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
@@ -113,7 +112,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_patch_makes_the_one_of_the_other(before in any(), after in any()) {
+        fn a_patch_makes_the_one_of_the_other(before in document(), after in document()) {
             let patch = diff(&before, &after);
             prop_assert_eq!(apply(&before, &patch), Some(after), "{:?}", patch);
         }

@@ -21,7 +21,7 @@ const ON_ITS_WAY: Duration = Duration::from_millis(500);
 
 /// The levels of all namespaces, and what the server can.
 #[derive(Debug)]
-pub struct Places {
+pub(super) struct Places {
     levels: RwLock<HashMap<String, Level>>,
     /// A list that is being read anew; it takes the place of the other when it is complete.
     listing: Mutex<Option<HashMap<String, Level>>>,
@@ -32,7 +32,7 @@ pub struct Places {
 }
 
 impl Places {
-    pub fn new(offline: bool) -> Self {
+    pub(super) fn new(offline: bool) -> Self {
         Self {
             levels: RwLock::default(),
             listing: Mutex::default(),
@@ -42,13 +42,13 @@ impl Places {
         }
     }
 
-    pub fn set_native_sidecars(&self, native: bool) {
+    pub(super) fn set_native_sidecars(&self, native: bool) {
         *self.native_sidecars.write().unwrap_or_else(PoisonError::into_inner) = native;
     }
 
     /// What is known of a namespace, and a warning where that is nothing: then the strictest level is assumed, whose
     /// pods every level takes.
-    pub async fn of(&self, namespace: &str) -> (Place, Option<String>) {
+    pub(super) async fn of(&self, namespace: &str) -> (Place, Option<String>) {
         let native_sidecars = *self.native_sidecars.read().unwrap_or_else(PoisonError::into_inner);
         let place = |level| Place { level, native_sidecars };
         if self.offline {
@@ -82,7 +82,7 @@ impl Places {
     }
 
     /// Follows a watch of namespaces; `synced` is told when all are known. Never ends by itself.
-    pub async fn follow<S>(&self, events: S, metrics: &Metrics, synced: impl Fn())
+    pub(super) async fn follow<S>(&self, events: S, metrics: &Metrics, synced: impl Fn())
     where
         S: Stream<Item = watcher::Result<Event<PartialObjectMeta<Namespace>>>>,
     {
@@ -137,8 +137,7 @@ impl Places {
 
 fn read(namespace: &PartialObjectMeta<Namespace>) -> Option<(String, Level)> {
     let metadata = &namespace.metadata;
-    let object =
-        json!({"metadata": {"labels": metadata.labels, "annotations": metadata.annotations}});
+    let object = json!({"metadata": {"labels": metadata.labels, "annotations": metadata.annotations}});
     Some((metadata.name.clone()?, Level::of_namespace(&object)))
 }
 

@@ -22,7 +22,7 @@ use super::names::Names;
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Error)]
-pub enum ReplicaError {
+pub(super) enum ReplicaError {
     #[error("the replicas cannot be listed")]
     List(#[source] kube::Error),
     #[error("{pod} has no address yet")]
@@ -38,7 +38,7 @@ pub enum ReplicaError {
 }
 
 /// Succeeds if every replica that may be called answers with a certificate of these authorities.
-pub async fn all_serve(client: &Client, names: &Names, authorities: &str) -> Result<(), ReplicaError> {
+pub(super) async fn all_serve(client: &Client, names: &Names, authorities: &str) -> Result<(), ReplicaError> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), &names.namespace);
     let params = ListParams::default().labels(&format!("app.kubernetes.io/name={}", names.app));
     let pods = pods.list(&params).await.map_err(ReplicaError::List)?;

@@ -22,7 +22,7 @@ const WARNINGS: usize = 4096;
 
 /// A body that is no review.
 #[derive(Debug, Error)]
-pub enum ReviewError {
+pub(super) enum ReviewError {
     #[error("the body is no JSON of an AdmissionReview")]
     Json(#[source] serde_json::Error),
     #[error("a {kind:?} of {version:?} cannot be answered, only an {KIND} of {VERSION}")]
@@ -46,11 +46,11 @@ struct Review {
 /// What is asked: fields of the request that matter here.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Request {
+pub(super) struct Request {
     #[serde(default)]
-    pub uid: String,
+    pub(super) uid: String,
     #[serde(default)]
-    pub namespace: String,
+    pub(super) namespace: String,
     #[serde(default)]
     operation: String,
     #[serde(default)]
@@ -73,14 +73,14 @@ struct Kind {
 
 /// An answer, as the body of the response.
 #[derive(Debug)]
-pub struct Answer {
-    pub body: Value,
-    pub outcome: Outcome,
-    pub warnings: usize,
+pub(super) struct Answer {
+    pub(super) body: Value,
+    pub(super) outcome: Outcome,
+    pub(super) warnings: usize,
 }
 
 /// Reads a review.
-pub fn read(body: &[u8]) -> Result<Request, ReviewError> {
+pub(super) fn read(body: &[u8]) -> Result<Request, ReviewError> {
     let review: Review = serde_json::from_slice(body).map_err(ReviewError::Json)?;
     if review.api_version != VERSION || review.kind != KIND {
         let cut = |text: String| text.chars().take(64).collect();
@@ -91,7 +91,7 @@ pub fn read(body: &[u8]) -> Result<Request, ReviewError> {
 }
 
 /// Answers it. `unsure` is something that was not known, for the warnings.
-pub fn answer(request: &Request, config: &Config, place: &Place, unsure: Option<String>) -> Answer {
+pub(super) fn answer(request: &Request, config: &Config, place: &Place, unsure: Option<String>) -> Answer {
     if let Some(why) = foreign(request) {
         return allow(&request.uid, &[], vec![why], Outcome::Unchanged);
     }
@@ -122,7 +122,9 @@ fn foreign(request: &Request) -> Option<String> {
     }
     if request.operation != "CREATE" {
         let operation = word(&request.operation);
-        return Some(format!("not injected: only at CREATE, this is {operation:?}; mend the webhook's rules"));
+        return Some(format!(
+            "not injected: only at CREATE, this is {operation:?}; mend the webhook's rules"
+        ));
     }
     None
 }
@@ -233,7 +235,9 @@ mod tests {
 
     #[test]
     fn objects_of_any_form_are_allowed() {
-        for object in [json!(null), json!([]), json!("pod"), json!({"kind": "Pod", "spec": 7}), json!({"spec": {}})] {
+        for object in
+            [json!(null), json!([]), json!("pod"), json!({"kind": "Pod", "spec": 7}), json!({"spec": {}})]
+        {
             let response = response(|review| review["request"]["object"] = object.clone());
             assert_eq!(response["allowed"], true, "{object}");
         }

@@ -18,7 +18,7 @@ pub struct Timing {
 
 /// The next step.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step {
+pub(super) enum Step {
     /// There is nothing that can be served: a new certificate, at once.
     Make { why: String },
     /// The webhook configuration trusts other authorities than it should.
@@ -36,7 +36,13 @@ pub enum Step {
 }
 
 /// Decides. `bundle`: the caBundle of the webhook configuration; `None` where there is none of that name.
-pub fn plan(store: &Store, bundle: Option<&[u8]>, names: &[String], now: SystemTime, timing: &Timing) -> Step {
+pub(super) fn plan(
+    store: &Store,
+    bundle: Option<&[u8]>,
+    names: &[String],
+    now: SystemTime,
+    timing: &Timing,
+) -> Step {
     if let Err(error) = store.check(names, now) {
         let why = match store.served {
             None => "there is none yet".to_owned(),
@@ -60,7 +66,8 @@ pub fn plan(store: &Store, bundle: Option<&[u8]>, names: &[String], now: SystemT
         return Step::Prepare { why: "it was asked for" };
     }
     // A third of its time is left for whatever may go wrong.
-    let due = store.term.map_or(0, |term| term.until.saturating_sub(term.until.saturating_sub(term.from) / 3));
+    let due =
+        store.term.map_or(0, |term| term.until.saturating_sub(term.until.saturating_sub(term.from) / 3));
     match due.saturating_sub(second) {
         0 => Step::Prepare { why: "two thirds of its time are over" },
         left => Step::Wait(Duration::from_secs(left)),

@@ -26,7 +26,7 @@ pub enum SettingsError {
 
 /// The configuration, for those who use it and for the one who sets it.
 #[derive(Debug)]
-pub struct Settings {
+pub(super) struct Settings {
     now: watch::Sender<Arc<Config>>,
 }
 
@@ -37,12 +37,12 @@ impl Default for Settings {
 }
 
 impl Settings {
-    pub fn now(&self) -> Arc<Config> {
+    pub(super) fn now(&self) -> Arc<Config> {
         self.now.borrow().clone()
     }
 
     /// Takes over a configuration; a broken one changes nothing, and is told.
-    pub fn read(&self, text: &str, metrics: &Metrics) -> Result<(), SettingsError> {
+    pub(super) fn read(&self, text: &str, metrics: &Metrics) -> Result<(), SettingsError> {
         let read = parse(text);
         metrics.configuration(read.is_ok());
         let config = read?;
@@ -54,12 +54,14 @@ impl Settings {
     }
 
     /// The same with what a watch shows.
-    pub fn seen(&self, map: Option<&ConfigMap>, name: &str, key: &str, metrics: &Metrics) {
+    pub(super) fn seen(&self, map: Option<&ConfigMap>, name: &str, key: &str, metrics: &Metrics) {
         let text = match map {
             None => Err(SettingsError::Missing(name.to_owned())),
-            Some(map) => map.data.as_ref().and_then(|data| data.get(key)).ok_or_else(|| {
-                SettingsError::NoKey { map: name.to_owned(), key: key.to_owned() }
-            }),
+            Some(map) => map
+                .data
+                .as_ref()
+                .and_then(|data| data.get(key))
+                .ok_or_else(|| SettingsError::NoKey { map: name.to_owned(), key: key.to_owned() }),
         };
         let read = match text {
             Ok(text) => self.read(text, metrics),

@@ -28,31 +28,31 @@ const ROTATED: &str = "devsync.dev/rotated";
 
 /// Seconds since 1970: a certificate's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Term {
-    pub from: u64,
-    pub until: u64,
+pub(super) struct Term {
+    pub(super) from: u64,
+    pub(super) until: u64,
 }
 
 /// The Secret's content.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Store {
-    pub served: Option<(String, String)>,
-    pub next: Option<(String, String)>,
-    pub authorities: String,
-    pub term: Option<Term>,
-    pub next_term: Option<Term>,
-    pub trusted: Option<u64>,
-    pub asked: Option<String>,
-    pub rotated: Option<String>,
+pub(super) struct Store {
+    pub(super) served: Option<(String, String)>,
+    pub(super) next: Option<(String, String)>,
+    pub(super) authorities: String,
+    pub(super) term: Option<Term>,
+    pub(super) next_term: Option<Term>,
+    pub(super) trusted: Option<u64>,
+    pub(super) asked: Option<String>,
+    pub(super) rotated: Option<String>,
 }
 
-pub fn seconds(time: SystemTime) -> u64 {
+pub(super) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 impl Store {
     /// Reads a Secret; what is not there or no text counts as missing.
-    pub fn of(secret: &Secret) -> Self {
+    pub(super) fn of(secret: &Secret) -> Self {
         let data = |key: &str| {
             let bytes = &secret.data.as_ref()?.get(key)?.0;
             String::from_utf8(bytes.clone()).ok().filter(|text| !text.is_empty())
@@ -71,7 +71,7 @@ impl Store {
     }
 
     /// Writes all of it into a Secret; its other annotations and labels stay.
-    pub fn write(&self, secret: &mut Secret) {
+    pub(super) fn write(&self, secret: &mut Secret) {
         let pairs = [(CERTIFICATE, KEY, &self.served), (NEXT_CERTIFICATE, NEXT_KEY, &self.next)];
         let mut data = BTreeMap::from([(AUTHORITIES.to_owned(), bytes(&self.authorities))]);
         for (certificate, key, pair) in pairs {
@@ -93,18 +93,18 @@ impl Store {
     }
 
     /// What is to be served.
-    pub fn certified(&self) -> Result<CertifiedKey, CertificateError> {
+    pub(super) fn certified(&self) -> Result<CertifiedKey, CertificateError> {
         let (certificate, key) = self.served.as_ref().ok_or(CertificateError::Empty(CERTIFICATE))?;
         certified(certificate.as_bytes(), key.as_bytes())
     }
 
     /// Whether API servers that trust the authorities take it.
-    pub fn check(&self, names: &[String], now: SystemTime) -> Result<(), CertificateError> {
+    pub(super) fn check(&self, names: &[String], now: SystemTime) -> Result<(), CertificateError> {
         check(&self.certified()?, self.authorities.as_bytes(), names, now)
     }
 
     /// A certificate made at once, with nothing before it.
-    pub fn made(&self, pair: Pair, now: SystemTime, lifetime: Duration) -> Self {
+    pub(super) fn made(&self, pair: Pair, now: SystemTime, lifetime: Duration) -> Self {
         Self {
             served: Some((pair.certificate, pair.key)),
             authorities: pair.authority,
@@ -116,7 +116,7 @@ impl Store {
     }
 
     /// A next certificate, whose authority is to be trusted beside the others.
-    pub fn prepared(&self, pair: Pair, now: SystemTime, lifetime: Duration) -> Self {
+    pub(super) fn prepared(&self, pair: Pair, now: SystemTime, lifetime: Duration) -> Self {
         Self {
             next: Some((pair.certificate, pair.key)),
             authorities: format!("{}{}", pair.authority, self.authorities),
@@ -128,7 +128,7 @@ impl Store {
     }
 
     /// The next certificate is the one that is served from now on.
-    pub fn promoted(&self) -> Self {
+    pub(super) fn promoted(&self) -> Self {
         Self {
             served: self.next.clone(),
             term: self.next_term,
@@ -140,7 +140,7 @@ impl Store {
     }
 
     /// Only the authorities of what is served stay trusted.
-    pub fn forgotten(&self, names: &[String], now: SystemTime) -> Result<Self, CertificateError> {
+    pub(super) fn forgotten(&self, names: &[String], now: SystemTime) -> Result<Self, CertificateError> {
         let served = self.certified()?;
         let mut kept = String::new();
         for pem in self.each_authority() {
@@ -152,7 +152,7 @@ impl Store {
     }
 
     /// How many authorities are trusted.
-    pub fn trusts(&self) -> usize {
+    pub(super) fn trusts(&self) -> usize {
         certificate::certificates(AUTHORITIES, self.authorities.as_bytes()).map_or(0, |all| all.len())
     }
 

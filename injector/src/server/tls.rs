@@ -30,7 +30,7 @@ pub enum TlsError {
 
 /// What is served; `None` until there is a certificate: connections end in the handshake then.
 #[derive(Debug, Default)]
-pub struct Served {
+pub(super) struct Served {
     now: RwLock<Option<Arc<CertifiedKey>>>,
     directory: Option<Directory>,
 }
@@ -47,7 +47,7 @@ type Stamp = [Option<(SystemTime, u64)>; 2];
 
 impl Served {
     /// Serves the files of `path`, now and after each change.
-    pub fn directory(path: PathBuf) -> Result<Self, TlsError> {
+    pub(super) fn directory(path: PathBuf) -> Result<Self, TlsError> {
         let directory = Directory { path, read: RwLock::default() };
         let stamp = directory.stamp();
         let first = directory.read()?;
@@ -56,7 +56,7 @@ impl Served {
     }
 
     /// Serves `certified` to connections that begin from now on.
-    pub fn set(&self, certified: CertifiedKey) {
+    pub(super) fn set(&self, certified: CertifiedKey) {
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(certified));
     }
 
@@ -73,8 +73,10 @@ impl Served {
                 *directory.read.write().unwrap_or_else(PoisonError::into_inner) = stamp;
             }
             // Half written, perhaps: the next connection looks again.
-            Err(error) => tracing::warn!(%error, source = ?std::error::Error::source(&error).map(ToString::to_string),
-                                         "still serving the last certificate"),
+            Err(error) => {
+                tracing::warn!(%error, source = ?std::error::Error::source(&error).map(ToString::to_string),
+                                         "still serving the last certificate")
+            }
         }
     }
 }
@@ -105,7 +107,7 @@ impl ResolvesServerCert for Served {
 }
 
 /// TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1, no client certificates: API servers have none that a webhook could check.
-pub fn config(served: Arc<Served>) -> Result<ServerConfig, TlsError> {
+pub(super) fn config(served: Arc<Served>) -> Result<ServerConfig, TlsError> {
     let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Setup)?;

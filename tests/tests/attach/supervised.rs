@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use devsync_tests::app::App;
+use devsync_tests::app::{App, Place};
 use devsync_tests::attach::Attach;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -13,10 +13,17 @@ use nix::unistd::Pid;
 use crate::rig::{Rig, ask, run, target};
 
 fn supervised(rig: &Rig) -> Result<App> {
+    supervised_with(rig, &[], "ready")
+}
+
+/// `ready`: a word of the line that says that it is up.
+fn supervised_with(rig: &Rig, options: &[&str], ready: &str) -> Result<App> {
     // Where the app's user can reach it.
     let program = rig.other("devsync-run");
     fs::copy(rig.devsync.programs.join("devsync-run"), &program)?;
-    rig.start(&[program.to_str().unwrap_or_default(), "--", "/usr/bin/python3", "-B", "app.py"])
+    let app = ["--", "/usr/bin/python3", "-B", "app.py"];
+    let words = [&[program.to_str().unwrap_or_default()], options, &app].concat();
+    App::start(&Place::Directory(rig.pod.clone()), &words, ready)
 }
 
 /// In the app's network namespace, as a sidecar's agent is: devsync-run listens on an abstract socket there.
@@ -92,5 +99,51 @@ fn once_fails_where_the_app_crashes() -> Result<()> {
     // Where it will listen is not known to a session that never saw it listen.
     while !app.output.recv_timeout(Duration::from_secs(20))?.contains("ready") {}
     ensure!(ask(&app)?.starts_with("two "));
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs: root"]
+fn an_app_that_waits_is_started_by_the_first_sync_also_where_nothing_differs() -> Result<()> {
+    for changes in [true, false] {
+        let rig = Rig::new()?;
+        let app = supervised_with(&rig, &["--wait"], "first sync")?;
+        if changes {
+            rig.save("two")?;
+        }
+        // An app that needs no restart after a save has to be started once all the same.
+        let words = ["attach", &target(&app), "--restart", "none", "-o", "json"];
+        let mut attach = Attach::start(beside(&rig, &app, &words))?;
+        let attached = attach.event("attached")?;
+        ensure!(attached["app"]["exe"].as_str().is_some_and(|exe| exe.ends_with("python3")), "{attached}");
+        attach.event_where("note", |e| e.to_string().contains("app.py is waiting for its first sync"))?;
+        let restarted = attach.event("restarted")?;
+        ensure!(restarted["mode"] == "supervise", "{restarted}");
+        while !app.output.recv_timeout(Duration::from_secs(20))?.contains("ready") {}
+        ensure!(ask(&app)?.starts_with(if changes { "two " } else { "one " }));
+        assert_eq!(attach.stop()?.code(), Some(0));
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs: root"]
+fn an_attach_to_a_crashed_app_shows_why_and_the_next_save_serves() -> Result<()> {
+    let rig = Rig::new()?;
+    let app = supervised(&rig)?;
+    fs::write(rig.laptop.join("app.py"), "raise ValueError('broken on import')\n")?;
+    let once = run(beside(&rig, &app, &["attach", &target(&app), "--once"]))?.code(1)?;
+    once.says(&["ValueError: broken"])?;
+    let mut attach = attach(&rig, &app)?;
+    let note = attach.event_where("note", |e| e.to_string().contains("app.py does not run"))?;
+    let text = note["text"].as_str().unwrap_or_default();
+    ensure!(text.contains("status 1") && text.contains("ValueError: broken on import"), "{text}");
+    ensure!(note["hint"].as_str().is_some_and(|h| h.contains("the next save")), "{note}");
+    attach.first_sync()?;
+    rig.save("two")?;
+    attach.event("restarted")?;
+    while !app.output.recv_timeout(Duration::from_secs(20))?.contains("ready") {}
+    ensure!(ask(&app)?.starts_with("two "));
+    assert_eq!(attach.stop()?.code(), Some(0));
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What is asked of pods/ephemeralcontainers, and what a pod has of ours already. Pure.
 
-use devsync_protocol::contract::AGENT_CONTAINER;
+use devsync_protocol::contract::{AGENT_CONTAINER, IDS};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResourceList;
 use serde_json::{Value, json};
 
@@ -43,17 +43,38 @@ pub(in crate::cluster) fn ours(pod: &Value) -> Ours {
 
 /// The strategic merge patch that adds one agent for `target`. No resources, probes or ports: the API refuses them
 /// here. The agent's own root takes its state, since no volume can be added to a pod.
-pub(in crate::cluster) fn patch(name: &str, image: &str, target: &str, context: &Value) -> Value {
+pub(in crate::cluster) fn patch(
+    name: &str,
+    image: &str,
+    target: &str,
+    context: &Value,
+    args: &[&str],
+) -> Value {
     let mut context = context.clone();
     context["readOnlyRootFilesystem"] = json!(false);
     json!({"spec": {"ephemeralContainers": [{
         "name": name,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
-        "args": ["serve"],
+        "args": args,
         "securityContext": context,
         "targetContainerName": target,
     }]}})
+}
+
+/// The ids in what `devsync-agent ids` wrote: its container's termination message, or its log.
+pub(in crate::cluster) fn told_ids(text: &str) -> Option<(u32, u32)> {
+    let mut ids = text.lines().filter_map(|line| line.trim().strip_prefix(IDS)?.strip_prefix(' '));
+    let (uid, gid) = ids.next()?.trim().split_once(':')?;
+    Some((uid.parse().ok()?, gid.parse().ok()?))
+}
+
+/// The container as if its spec stated these ids.
+pub(in crate::cluster) fn with_ids(container: &Value, (uid, gid): (u32, u32)) -> Value {
+    let mut container = container.clone();
+    container["securityContext"]["runAsUser"] = json!(uid);
+    container["securityContext"]["runAsGroup"] = json!(gid);
+    container
 }
 
 /// The container with the ids that its process has, where the node tells them (1.31 and later).
@@ -61,12 +82,8 @@ pub(in crate::cluster) fn with_observed_ids(container: &Value, pod: &Value) -> V
     let statuses = pod["status"]["containerStatuses"].as_array().into_iter().flatten();
     let mut statuses = statuses.filter(|status| status["name"] == container["name"]);
     let user = statuses.next().map(|status| status["user"]["linux"].clone()).unwrap_or_default();
-    let mut container = container.clone();
-    if user["uid"].is_i64() && user["gid"].is_i64() {
-        container["securityContext"]["runAsUser"] = user["uid"].clone();
-        container["securityContext"]["runAsGroup"] = user["gid"].clone();
-    }
-    container
+    let id = |name: &str| user[name].as_u64().and_then(|id| u32::try_from(id).ok());
+    id("uid").zip(id("gid")).map_or_else(|| container.clone(), |ids| with_ids(container, ids))
 }
 
 #[cfg(test)]
@@ -93,7 +110,7 @@ mod tests {
     fn every_field_is_one_of_the_published_schema() {
         let spec = json!({"securityContext": {"runAsUser": 7, "runAsGroup": 8}});
         let context = fit(&spec, &json!({}), Level::Restricted).context;
-        let body = patch("devsync-agent-1", "agent:1", "app", &context);
+        let body = patch("devsync-agent-1", "agent:1", "app", &context, &["serve"]);
         let container = &body["spec"]["ephemeralContainers"][0];
         let typed: EphemeralContainer = serde_json::from_value(container.clone()).expect("of the schema");
         assert_eq!(serde_json::to_value(&typed).expect("JSON"), *container);
@@ -116,6 +133,19 @@ mod tests {
         let expected = Ours { live: vec!["devsync-agent-4".into()], dead: 1, next: "devsync-agent-5".into() };
         assert_eq!(ours(&pod), expected);
         assert_eq!(ours(&json!({})), Ours { live: Vec::new(), dead: 0, next: "devsync-agent-1".into() });
+    }
+
+    #[test]
+    fn what_a_first_container_tells_is_what_the_second_one_gets() {
+        assert_eq!(told_ids("ids 1000:2000\n"), Some((1000, 2000)));
+        assert_eq!(told_ids("a warning\nids 65532:0"), Some((65532, 0)));
+        for no in ["", "ids", "ids 1", "ids -1:2", "ids 1:99999999999", "kids 1:2"] {
+            assert_eq!(told_ids(no), None, "{no}");
+        }
+        let container = with_ids(&json!({"name": "app", "securityContext": {"privileged": false}}), (7, 8));
+        let fit = fit(&json!({}), &container, Level::Restricted);
+        assert_eq!(fit.runs, Runs::App { uid: 7, gid: 8 });
+        assert_eq!((&fit.context["runAsUser"], &fit.context["runAsGroup"]), (&json!(7), &json!(8)));
     }
 
     #[test]

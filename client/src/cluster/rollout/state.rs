@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::cluster::obstacles::word;
+use crate::report::plain_line;
 
 /// How far a rollout is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +95,7 @@ fn is_new(pod: &Value, before: &BTreeSet<String>) -> bool {
 fn condition_failure(status: &Value) -> Option<Failure> {
     let conditions = status["conditions"].as_array().into_iter().flatten();
     conditions.into_iter().find_map(|condition| {
-        let message = word(&condition["message"]).to_owned();
+        let message = plain_line(word(&condition["message"]));
         match (condition["type"].as_str()?, condition["status"].as_str()?, condition["reason"].as_str()?) {
             ("ReplicaFailure", "True", "FailedCreate") => Some(Failure::NoPods { message }),
             ("Progressing", "False", "ProgressDeadlineExceeded") => Some(Failure::Deadline { message }),
@@ -110,7 +111,7 @@ pub(in crate::cluster) fn failure_of(pod: &Value) -> Option<Failure> {
         let waiting = &status["state"]["waiting"];
         let reason = waiting["reason"].as_str()?.to_owned();
         let (pod, container) = (name.to_owned(), word(&status["name"]).to_owned());
-        let message = waiting["message"].as_str().unwrap_or_default().to_owned();
+        let message = plain_line(waiting["message"].as_str().unwrap_or_default());
         if IMAGE_REASONS.contains(&reason.as_str()) {
             let image = word(&status["image"]).to_owned();
             return Some(Failure::Image { pod, container, image, reason, message });
@@ -135,7 +136,7 @@ fn waiting(pod: &Value) -> Option<String> {
     let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
     let unscheduled = conditions.into_iter().find(|c| c["type"] == "PodScheduled" && c["status"] == "False");
     if let Some(condition) = unscheduled {
-        return Some(format!("{name} has no node: {}", word(&condition["message"])));
+        return Some(format!("{name} has no node: {}", plain_line(word(&condition["message"]))));
     }
     statuses(pod).find_map(|status| {
         let reason = status["state"]["waiting"]["reason"].as_str()?;

@@ -5,6 +5,7 @@ use kube::core::Status;
 use crate::cluster::Cluster;
 use crate::cluster::obstacles::{WAYS_OUT, cluster as failure};
 use crate::error::CommandError;
+use crate::report::plain_line;
 
 /// A pod that the server would not take.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +31,7 @@ pub(in crate::cluster) fn refusal(error: kube::Error) -> Option<Refused> {
     let asks_in_vain = is_rbac(&status) || status.message.contains("does not support dry run");
     let is_refusal = (400..500).contains(&status.code) || status.message.contains("admission webhook");
     (is_refusal && !asks_in_vain && status.code != 401 && status.code != 429)
-        .then(|| Refused { message: status.message.clone() })
+        .then(|| Refused { message: plain_line(&status.message) })
 }
 
 /// A right that is missing is said in these words by the API server itself; admission has its own.
@@ -64,7 +65,7 @@ pub(in crate::cluster) fn explain_apply(cluster: &Cluster, error: kube::Error, n
     match error {
         kube::Error::Api(status) if status.code == 409 => match conflicts(&status) {
             conflicts if conflicts.is_empty() => failure(doing)
-                .cause(status.message.clone())
+                .cause(plain_line(&status.message))
                 .hint("somebody changed it at the same time: try again"),
             conflicts => failure(format!("{doing}: another field manager owns what devsync needs"))
                 .cause(conflicts.join("; "))
@@ -75,7 +76,7 @@ pub(in crate::cluster) fn explain_apply(cluster: &Cluster, error: kube::Error, n
         {
             let hint = policy_hint(&status.message, &cluster.namespace);
             failure(format!("{doing}: the cluster refuses it, and {name} is as it was"))
-                .cause(status.message.clone())
+                .cause(plain_line(&status.message))
                 .hint(hint)
         }
         other => cluster.explain(other, &doing),
