@@ -62,8 +62,14 @@ pub fn run(args: ServeArgs) -> Result<(), ServeError> {
     let desk = Desk::open(&state)?;
     let host_key = HostKey::kept(state.path())?;
     if let Some(file) = &args.authorized_keys {
-        let keys = AuthorizedKeys::new(file.clone()).load()?;
-        tracing::info!(keys, file = %file.display(), "authorized keys");
+        match AuthorizedKeys::new(file.clone()).load() {
+            Ok(keys) => tracing::info!(keys, file = %file.display(), "authorized keys"),
+            // It is looked for again at each login: a ConfigMap may come later, and ending here would end the pod's peace.
+            Err(AuthorizedKeysError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                tracing::warn!(file = %file.display(), "there are no authorized keys yet");
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     // Two threads: one connection's ciphers must not hold up another's, and a sidecar has little CPU.
     let mut runtime = tokio::runtime::Builder::new_multi_thread();

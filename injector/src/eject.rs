@@ -30,7 +30,7 @@ pub fn eject(object: &Value) -> Outcome {
 pub(crate) fn out_of(template: &Value) -> Outcome {
     let annotations = &template["metadata"]["annotations"];
     let warn = |why: &str| Outcome { warnings: vec![why.to_owned()], ..Outcome::default() };
-    if annotations.get(INJECTED).is_none() {
+    if annotations[INJECTED].as_str().is_none() {
         return match agent_in(&template["spec"]) {
             Some(_) => warn(
                 "its agent was not put there by inject; hint: devsync detach takes out what attach added",
@@ -38,7 +38,7 @@ pub(crate) fn out_of(template: &Value) -> Outcome {
             None => Outcome::default(),
         };
     }
-    let record = annotations[ORIGINAL].as_str().and_then(|text| serde_json::from_str::<Original>(text).ok());
+    let record = annotations[ORIGINAL].as_str().and_then(Original::read);
     let Some(mut template) = template.as_object().cloned() else { return Outcome::default() };
     let mut warnings = Vec::new();
     if record.is_none() {

@@ -19,6 +19,11 @@ pub(crate) struct Was {
 /// Fields of one object that were changed; null for one that was not there.
 pub(crate) type Fields = BTreeMap<String, Option<Was>>;
 
+/// What inject changes in a pod's spec and in a container.
+const IN_SPEC: [&str; 4] = ["shareProcessNamespace", "volumes", "initContainers", "imagePullSecrets"];
+const IN_CONTAINER: [&str; 7] =
+    ["command", "args", "image", "volumeMounts", "livenessProbe", "startupProbe", "readinessProbe"];
+
 /// The record.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -44,6 +49,18 @@ pub(crate) struct Original {
 impl Original {
     pub(crate) fn new(level: Level, asked: String) -> Self {
         Self { level: level.name().to_owned(), asked, ..Self::default() }
+    }
+
+    /// Reads a record; none where it is not one that inject could have written, since it says what to remove.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        let record: Self = serde_json::from_str(text).ok()?;
+        let only =
+            |fields: &Fields, known: &[&str]| fields.keys().all(|field| known.contains(&field.as_str()));
+        let is_ours = only(&record.template, &["metadata"])
+            && only(&record.metadata, &["annotations"])
+            && only(&record.spec, &IN_SPEC)
+            && record.containers.values().all(|fields| only(fields, &IN_CONTAINER));
+        is_ours.then_some(record)
     }
 }
 

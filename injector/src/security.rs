@@ -114,7 +114,7 @@ pub fn fit(pod_spec: &Value, container: &Value, level: Level) -> Fit {
         (Level::Privileged, _) if holds_more_than_default(container) => Runs::Tracer,
         _ => Runs::Root,
     };
-    Fit { runs, context: context(runs, pod_spec, container) }
+    Fit { runs, context: context(runs, pod_spec, container, level) }
 }
 
 /// The fit for what a pod asks for, and why it is another where it cannot be had.
@@ -125,7 +125,7 @@ pub fn fit_for(
     run_as: RunAs,
     ptrace: bool,
 ) -> (Fit, Option<String>) {
-    let made = |runs| Fit { runs, context: context(runs, pod_spec, container) };
+    let made = |runs| Fit { runs, context: context(runs, pod_spec, container, level) };
     let refused = |what: &str, needs: &str| {
         let level = level.name();
         Some(format!("the agent is without {what}: the namespace enforces {level}, and that takes {needs}"))
@@ -161,12 +161,26 @@ pub fn without_rights(level: Level, container: &Value) -> Value {
     if level == Level::Restricted {
         context["runAsNonRoot"] = json!(true);
     }
-    for field in ["runAsUser", "runAsGroup", "runAsNonRoot", "seLinuxOptions"] {
-        if let Some(value) = container["securityContext"].get(field) {
+    for field in ["runAsUser", "runAsGroup", "runAsNonRoot"] {
+        let value = container["securityContext"].get(field);
+        if let Some(value) = value.filter(|_| !(field == "runAsNonRoot" && level == Level::Restricted)) {
             context[field] = value.clone();
         }
     }
+    if let Some(label) = selinux(container, level) {
+        context["seLinuxOptions"] = label.clone();
+    }
     context
+}
+
+/// The app's SELinux label, since another one would keep the agent out; the pod's own is inherited. From baseline on
+/// only one that the level permits.
+fn selinux(container: &Value, level: Level) -> Option<&Value> {
+    const TYPES: [&str; 4] = ["container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
+    let label = container["securityContext"].get("seLinuxOptions")?;
+    let is_plain = |field: &str| label.get(field).is_none_or(|value| value == "");
+    let is_usual = is_plain("type") || TYPES.iter().any(|known| label["type"] == *known);
+    (level == Level::Privileged || is_plain("user") && is_plain("role") && is_usual).then_some(label)
 }
 
 /// The app's uid, where the spec states it.
@@ -178,11 +192,12 @@ pub fn stated_uid(pod_spec: &Value, container: &Value) -> Option<i64> {
 pub fn fit_as_app(pod_spec: &Value, container: &Value) -> Option<Fit> {
     let (uid, gid) = stated_ids(pod_spec, container)?;
     let runs = Runs::App { uid, gid };
-    Some(Fit { runs, context: context(runs, pod_spec, container) })
+    // Whatever the level is: the strictest one's rules hold at each.
+    Some(Fit { runs, context: context(runs, pod_spec, container, Level::Restricted) })
 }
 
 /// The security context of an agent that runs as `runs` beside `container`.
-pub fn context(runs: Runs, pod_spec: &Value, container: &Value) -> Value {
+fn context(runs: Runs, pod_spec: &Value, container: &Value, level: Level) -> Value {
     let mut context = json!({
         "allowPrivilegeEscalation": false,
         "readOnlyRootFilesystem": true,
@@ -213,12 +228,12 @@ pub fn context(runs: Runs, pod_spec: &Value, container: &Value) -> Value {
             if let Some(gid) = id(container, "runAsGroup") {
                 context["runAsGroup"] = json!(gid);
             }
-            context["runAsNonRoot"] = json!(true);
+            // Not beside a stated uid 0, or kubelet would refuse to start it.
+            context["runAsNonRoot"] = json!(stated_uid(pod_spec, container) != Some(0));
             context["capabilities"] = json!({"drop": ["ALL"]});
         }
     }
-    // Another SELinux label than the app's would keep the agent out; the pod's own is inherited.
-    if let Some(label) = container["securityContext"].get("seLinuxOptions") {
+    if let Some(label) = selinux(container, level) {
         context["seLinuxOptions"] = label.clone();
     }
     context

@@ -10,6 +10,10 @@ use thiserror::Error;
 pub const AGENT_CONTAINER: &str = "devsync-agent";
 /// The agent's image where nobody names another.
 pub const AGENT_IMAGE: &str = concat!("ghcr.io/devsync/devsync-agent:", env!("CARGO_PKG_VERSION"));
+/// The agent's image with tools for a shell and for debuggers.
+pub const TOOLBOX_IMAGE: &str = concat!("ghcr.io/devsync/devsync-toolbox:", env!("CARGO_PKG_VERSION"));
+/// Where those tools are in that image; the agent's own root, never the app's.
+pub const TOOLBOX: &str = "/toolbox";
 /// The agent's executable in its image.
 pub const AGENT_PROGRAM: &str = "/devsync-agent";
 /// Where the agent listens, unless the port is taken in the pod: `authorize` says where it does.
@@ -93,6 +97,7 @@ pub const SEED_CONTAINER: &str = "devsync-seed";
 pub const KEYS_VOLUME: &str = "devsync-keys";
 pub const KEYS_DIR: &str = "/etc/devsync/keys";
 pub const KEYS_FILE: &str = "authorized_keys";
+
 /// The webhook's Deployment, Service, ConfigMap, Lease, roles and MutatingWebhookConfiguration.
 pub const INJECTOR: &str = "devsync-injector";
 /// The namespace that it is installed in, unless another is named.

@@ -57,7 +57,7 @@ fn outdated(template: &Value, release: &str, place: &Place, config: &Config) -> 
     let metadata = &template["metadata"];
     let record = metadata["annotations"][ORIGINAL].as_str()?;
     // Without its record it cannot be taken out in full, and stays.
-    let original: Original = serde_json::from_str(record).ok()?;
+    let original = Original::read(record)?;
     if !Asked::read(metadata, config).0.inject {
         return Some("devsync is not wanted any more".to_owned());
     }

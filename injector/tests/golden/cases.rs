@@ -3,7 +3,6 @@
 //! NAME.in.yaml begins with comments: `# level: restricted` (the namespace's, else privileged), `# native` (a server with
 //! sidecars), `# config: {…}` (the installation's). NAME.out.yaml begins with what the library said.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use devsync_injector::security::Level;
@@ -56,8 +55,8 @@ impl Case {
     pub fn text(&self) -> String {
         let Outcome { object, did, warnings } = self.outcome();
         let mut text = String::new();
-        did.iter().for_each(|did| drop(writeln!(text, "# did: {did}")));
-        warnings.iter().for_each(|warning| drop(writeln!(text, "# warning: {warning}")));
+        did.iter().for_each(|did| text += &format!("# did: {did}\n"));
+        warnings.iter().for_each(|warning| text += &format!("# warning: {warning}\n"));
         match object {
             Some(object) => text.push_str(&serde_saphyr::to_string(&object).expect("is YAML")),
             None => text.push_str("# unchanged\n"),
