@@ -84,7 +84,7 @@ impl App {
     }
 
     /// The script or module that the interpreter was given.
-    fn script(&self) -> Option<String> {
+    pub fn script(&self) -> Option<String> {
         let mut words = self.argv.iter().skip(1);
         while let Some(word) = words.next() {
             match word.as_str() {

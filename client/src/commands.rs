@@ -1,8 +1,10 @@
 //! One file for each command; what two of them need is here.
 
 pub mod attach;
+pub mod debug;
 pub mod detach;
 pub mod exec;
+pub mod inject;
 pub mod logs;
 pub mod port_forward;
 pub mod proxy;

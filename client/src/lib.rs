@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod ask;
+pub mod beside;
 pub mod build;
 pub mod cli;
 pub mod cluster;
@@ -12,10 +13,12 @@ pub mod compare;
 pub mod config;
 pub mod connect;
 pub mod control;
+pub mod debug;
 pub mod dirs;
 pub mod elf;
 pub mod engine;
 pub mod error;
+pub mod installed;
 pub mod local;
 pub mod mapping;
 pub mod program;
@@ -87,7 +90,9 @@ async fn command(command: &Command) -> Result<ExitCode, CommandError> {
         Command::Pull(args) => commands::pull::run(args).await,
         Command::Logs(args) => commands::logs::run(args).await,
         Command::PortForward(args) => commands::port_forward::run(args).await,
+        Command::Inject(args) => commands::inject::run(args).await,
         Command::Exec(args) => commands::exec::run(args).await,
+        Command::Debug(args) => commands::debug::run(args).await,
         Command::SshConfig(args) => commands::ssh_config::run(args).await,
         Command::Proxy(args) => commands::proxy::run(args).await,
     }

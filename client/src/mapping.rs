@@ -20,6 +20,14 @@ mod compile;
 pub struct Mapping {
     pub source: Source,
     pub place: Place,
+    /// Counts although an ignore file hides it: what the app runs of a build's output.
+    pub keeps: Vec<RelPath>,
+}
+
+impl Mapping {
+    pub fn new(source: Source, place: Place) -> Self {
+        Self { source, place, keeps: Vec::new() }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,7 +150,7 @@ fn refuse_interpreter(app: &App, path: &Path) -> Result<(), MappingError> {
 /// `--exe FILE`, or a build's output, over the app's executable.
 fn executable(app: &App, path: &Path) -> Result<Mapping, MappingError> {
     let (dir, name) = app.exe.as_ref().and_then(PodPath::split).ok_or(MappingError::NoExe)?;
-    Ok(Mapping { source: Source::File { path: path.to_owned(), name }, place: Place::At(dir) })
+    Ok(Mapping::new(Source::File { path: path.to_owned(), name }, Place::At(dir)))
 }
 
 fn explicit(spec: &SyncSpec) -> Result<Mapping, MappingError> {
@@ -157,7 +165,7 @@ fn explicit(spec: &SyncSpec) -> Result<Mapping, MappingError> {
     };
     let to = spec.to.as_deref().unwrap_or(".");
     if is_dir {
-        return Ok(Mapping { source: Source::Tree(from.clone()), place: place(to).map_err(bad(to))? });
+        return Ok(Mapping::new(Source::Tree(from.clone()), place(to).map_err(bad(to))?));
     }
     let own_name = from.file_name().map(|n| n.as_encoded_bytes().to_vec()).unwrap_or_default();
     let (dir, name) = match to.rsplit_once('/') {
@@ -168,7 +176,7 @@ fn explicit(spec: &SyncSpec) -> Result<Mapping, MappingError> {
         None => (".", to.as_bytes().to_vec()),
     };
     let name = RelPath::new(name).map_err(bad(to))?;
-    Ok(Mapping { source: Source::File { path: from.clone(), name }, place: place(dir).map_err(bad(to))? })
+    Ok(Mapping::new(Source::File { path: from.clone(), name }, place(dir).map_err(bad(to))?))
 }
 
 /// A directory in the pod as a user writes it.
@@ -201,8 +209,9 @@ fn tree(app: &App, project: &Project, because: String) -> Result<Plan, MappingEr
         Some(_) => Place::At(PodPath::new("/").map_err(|_| MappingError::NoExe)?),
         None => return Err(MappingError::Nothing { app: app.name(), cwd: "not known".to_owned() }),
     };
+    let keeps = output_that_runs(app, project).into_iter().collect();
     Ok(Plan {
-        mappings: vec![Mapping { source: Source::Tree(project.dir.clone()), place }],
+        mappings: vec![Mapping { source: Source::Tree(project.dir.clone()), place, keeps }],
         build: None,
         restart: RestartMode::Auto,
         exe: None,
@@ -210,6 +219,23 @@ fn tree(app: &App, project: &Project, because: String) -> Result<Plan, MappingEr
         confirm: None,
         because,
     })
+}
+
+/// The directory here of the script that the app runs: `dist` of `node dist/server.js`, which ignore files usually hide.
+fn output_that_runs(app: &App, project: &Project) -> Option<RelPath> {
+    let script = app.script()?;
+    let below = match (script.strip_prefix('/'), &app.cwd) {
+        (Some(_), Some(cwd)) => {
+            script.strip_prefix(&format!("{}/", cwd.to_string().trim_end_matches('/')))?
+        }
+        (Some(_), None) => return None,
+        (None, _) => script.trim_start_matches("./"),
+    };
+    let (dir, _) = below.rsplit_once('/')?;
+    let path = RelPath::new(dir).ok()?;
+    // What was installed is not what was built.
+    let is_own = dir.split('/').all(|name| !name.starts_with('.') && name != "node_modules");
+    (is_own && project.dir.join(dir).is_dir()).then_some(path)
 }
 
 fn compiled(app: &App, project: &Project, has_loader: bool) -> Result<Plan, MappingError> {

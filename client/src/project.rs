@@ -13,6 +13,9 @@ pub struct Project {
     pub go: Option<Go>,
     /// Jars that a Maven or Gradle build left, newest first.
     pub jars: Vec<PathBuf>,
+    /// Directories of the Python packages that this project installs, as a pyproject.toml or setup.py beside them says
+    /// that it does.
+    pub packages: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,7 +52,13 @@ struct Target {
 
 impl Project {
     pub fn find(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), cargo: find_cargo(dir), go: find_go(dir), jars: find_jars(dir) }
+        Self {
+            dir: dir.to_owned(),
+            cargo: find_cargo(dir),
+            go: find_go(dir),
+            jars: find_jars(dir),
+            packages: find_packages(dir),
+        }
     }
 }
 
@@ -101,6 +110,19 @@ fn is_go_main(dir: &Path) -> bool {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         text.lines().any(|line| line.split_whitespace().take(2).eq(["package", "main"]))
     })
+}
+
+/// Beside the file that says so, or in `src`.
+fn find_packages(dir: &Path) -> Vec<PathBuf> {
+    if !["pyproject.toml", "setup.py", "setup.cfg"].iter().any(|name| dir.join(name).is_file()) {
+        return Vec::new();
+    }
+    let entries = [dir.join("src"), dir.to_owned()].into_iter().filter_map(|dir| std::fs::read_dir(dir).ok());
+    let paths = entries.flatten().flatten().map(|entry| entry.path());
+    let mut packages: Vec<PathBuf> = paths.filter(|path| path.join("__init__.py").is_file()).collect();
+    packages.retain(|path| path.file_name().is_some_and(|name| name != "tests" && name != "test"));
+    packages.sort();
+    packages
 }
 
 fn find_jars(dir: &Path) -> Vec<PathBuf> {

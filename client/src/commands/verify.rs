@@ -14,6 +14,7 @@ use crate::connect::{Connected, Route, connect};
 use crate::control::{self, Answer, Question};
 use crate::engine::{Difference, local_tree};
 use crate::error::CommandError;
+use crate::installed;
 use crate::mapping;
 use crate::project::Project;
 use crate::report::count;
@@ -77,7 +78,8 @@ async fn compare(
 ) -> Result<Vec<Difference>, CommandError> {
     let wishes = settings::wishes(&args.sync, args.exe.as_ref(), config, project);
     let found = block_in_place(|| Project::find(project));
-    let plan = mapping::decide(app, &found, &wishes, true)?;
+    let mut plan = mapping::decide(app, &found, &wishes, true)?;
+    installed::correct(&mut plan, handle, app, &found, &wishes).await?;
     let excludes = [config.exclude.clone(), args.exclude.clone()].concat();
     let mut sides = Vec::new();
     for (root, mapping) in (0..).zip(plan.mappings) {

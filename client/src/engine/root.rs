@@ -74,7 +74,8 @@ impl Root {
     ) -> Result<Self, CommandError> {
         let (dir, file, options) = match &mapping.source {
             Source::Tree(dir) => {
-                let options = RuleOptions { excludes: excludes.to_vec(), ..RuleOptions::default() };
+                let (excludes, includes) = (excludes.to_vec(), mapping.keeps.clone());
+                let options = RuleOptions { excludes, includes, ..RuleOptions::default() };
                 (dir.clone(), None, options)
             }
             Source::File { path, name } => {
@@ -384,8 +385,7 @@ mod tests {
     fn what_was_left_out_goes_with_the_next_batch() {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join("unreadable"), "x").expect("written");
-        let mapping =
-            Mapping { source: Source::Tree(dir.path().into()), place: devsync_protocol::message::Place::Cwd };
+        let mapping = Mapping::new(Source::Tree(dir.path().into()), devsync_protocol::message::Place::Cwd);
         let mut root = Root::open(0, mapping, &[], dir.path()).expect("opened");
         let path = |name: &str| RelPath::new(name).expect("valid");
         let node = Node::Dir { mode: 0o755 };

@@ -21,9 +21,28 @@ fn an_interpreted_app_gets_this_directory() {
     let python = app("/usr/bin/python3.13", &["python3", "app.py"], "/srv/app");
     let plan = decided(&python, &project(Path::new("/home/me/app"))).expect("a plan");
     let tree = Source::Tree("/home/me/app".into());
-    assert_eq!(plan.mappings, [Mapping { source: tree, place: Place::Cwd }]);
+    assert_eq!(plan.mappings, [Mapping::new(tree, Place::Cwd)]);
     assert!(plan.guessed && plan.build.is_none());
     assert_eq!((plan.restart, plan.because.as_str()), (RestartMode::Auto, "a Python app"));
+}
+
+#[test]
+fn a_build_s_output_that_the_app_runs_counts_though_it_is_ignored() {
+    let here = tempfile::tempdir().expect("a directory");
+    for dir in ["dist/web", "node_modules/tool"] {
+        std::fs::create_dir_all(here.path().join(dir)).expect("made");
+    }
+    let keeps = |script: &str| {
+        let node = app("/usr/bin/node", &["node", "--enable-source-maps", script], "/app");
+        decided(&node, &project(here.path())).expect("a plan").mappings[0].keeps.clone()
+    };
+    let path = |text: &str| RelPath::new(text).expect("valid");
+    assert_eq!(keeps("dist/server.js"), [path("dist")]);
+    assert_eq!(keeps("/app/dist/web/server.js"), [path("dist/web")]);
+    assert_eq!(keeps("./dist/server.js"), [path("dist")]);
+    for script in ["server.js", "/opt/dist/server.js", "lib/server.js", "node_modules/tool/cli.js"] {
+        assert_eq!(keeps(script), [], "{script}");
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@ use crate::connect::{Connected, Route, connect};
 use crate::control::{Desk, Seat};
 use crate::engine::{Board, End, Engine, InCluster, Job};
 use crate::error::CommandError;
+use crate::installed;
 use crate::mapping::{self, Plan};
 use crate::project::Project;
 use crate::report::{AppFacts, Event, Reporter};
@@ -196,16 +197,20 @@ async fn plan(
             _ => true,
         },
     };
-    let plan = mapping::decide(&app, &project, &settings.wishes, has_loader)?;
+    let mut plan = mapping::decide(&app, &project, &settings.wishes, has_loader)?;
+    installed::correct(&mut plan, handle, &app, &project, &settings.wishes).await?;
     if let Some(question) = plan.confirm.as_ref().filter(|_| !yes) {
         match crate::ask::confirm(question).await {
             Some(true) => {}
             Some(false) => return Err(CommandError::new("ended without syncing anything")),
             None => {
-                let exe = plan.exe.as_ref().map(|e| e.display().to_string()).unwrap_or_default();
+                let said = match &plan.exe {
+                    Some(exe) => format!("--exe {}", exe.display()),
+                    None => "--sync FROM:TO".to_owned(),
+                };
                 return Err(CommandError::usage(question.clone())
-                    .cause("nobody is here to answer, and names that differ may mean another program")
-                    .hint(format!("if it is meant: --yes, or --exe {exe}")));
+                    .cause("nobody is here to answer, and it may be another one that is meant")
+                    .hint(format!("if it is meant: --yes, or {said}")));
             }
         }
     }
