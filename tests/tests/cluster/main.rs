@@ -4,3 +4,4 @@
 mod golden;
 mod pods;
 mod tools;
+mod webhook;
