@@ -1,5 +1,6 @@
 //! `devsync attach`: finds what is to be attached to, and keeps all of it in step until it is ended.
 
+mod asked;
 mod fleet;
 mod one;
 

@@ -8,6 +8,7 @@ use devsync_protocol::target::TargetReport;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::asked::PodSays;
 use crate::app::{App, describe};
 use crate::build::SharedBuilds;
 use crate::cli::AttachArgs;
@@ -122,8 +123,9 @@ async fn attach(
     // Taken over once: who has it after us is not thrown out because a connection was cut.
     let route = Route { take_over: false, ..route };
     let handle = session.handle();
+    let says = pod.as_ref().map(|pod| PodSays::of(&pod.object)).unwrap_or_default();
     let planned = tokio::select! {
-        planned = plan(&settings, &handle, &welcome.target, shared.yes) => Some(planned),
+        planned = plan(&settings, &handle, &welcome.target, says, shared.yes) => Some(planned),
         () = stop.cancelled() => None,
     };
     let (app, plan) = match planned {
@@ -186,6 +188,7 @@ async fn plan(
     settings: &Settings,
     handle: &Handle,
     target: &TargetReport,
+    says: PodSays,
     yes: bool,
 ) -> Result<(App, Plan), CommandError> {
     let app = App::new(target);
@@ -198,6 +201,7 @@ async fn plan(
         },
     };
     let mut plan = mapping::decide(&app, &project, &settings.wishes, has_loader)?;
+    says.apply(&mut plan, &settings.wishes);
     installed::correct(&mut plan, handle, &app, &project, &settings.wishes).await?;
     if let Some(question) = plan.confirm.as_ref().filter(|_| !yes) {
         match crate::ask::confirm(question).await {
