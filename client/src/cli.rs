@@ -60,7 +60,7 @@ pub enum Command {
     Logs(LogsArgs),
     /// Listen on ports here that lead into the pod
     PortForward(PortForwardArgs),
-    /// Put devsync into manifests: a filter for pipes, kustomize and Helm; or apply it
+    /// Put devsync into manifests: a filter for pipes, kustomize and Helm
     Inject(Box<InjectArgs>),
     /// Run a program where the app lives: tests, linters
     Exec(Box<ExecArgs>),

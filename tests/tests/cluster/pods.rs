@@ -5,7 +5,9 @@ mod following;
 mod python;
 mod replicas;
 mod rust;
+mod supervised;
 mod workload;
+mod workspace;
 
 use std::path::PathBuf;
 
