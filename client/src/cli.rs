@@ -1,6 +1,7 @@
 //! The command line: words, groups and help. Values are checked for their form here, for their sense later.
 
 mod inject;
+mod install;
 mod look;
 mod target;
 mod tools;
@@ -15,6 +16,7 @@ use crate::cluster::AddArgs;
 use crate::rule::RestartRule;
 
 pub use inject::{InjectArgs, LevelWord};
+pub use install::{InstallArgs, InstallationArgs, Label, UninstallArgs};
 pub use look::{LogsArgs, PortForwardArgs};
 pub use target::{ClusterArgs, TargetArgs, TargetWord, WorkloadKind, is_target_name};
 pub use tools::{DebugArgs, ExecArgs, ProxyArgs, SshConfigArgs};
@@ -62,6 +64,10 @@ pub enum Command {
     PortForward(PortForwardArgs),
     /// Put devsync into manifests: a filter for pipes, kustomize and Helm
     Inject(Box<InjectArgs>),
+    /// Install the webhook that gives pods of development namespaces their agent
+    Install(InstallArgs),
+    /// Remove that webhook again
+    Uninstall(UninstallArgs),
     /// Run a program where the app lives: tests, linters
     Exec(Box<ExecArgs>),
     /// A debugger on the app as it runs: gdb, lldb, delve, an editor

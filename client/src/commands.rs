@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod debug;
 pub mod detach;
+pub mod install;
 pub mod exec;
 pub mod inject;
 pub mod logs;
@@ -12,6 +13,7 @@ pub mod pull;
 pub mod restart;
 pub mod ssh_config;
 pub mod status;
+pub mod uninstall;
 pub mod verify;
 
 use std::io::Write;

@@ -95,6 +95,8 @@ async fn command(command: &Command) -> Result<ExitCode, CommandError> {
         Command::Debug(args) => commands::debug::run(args).await,
         Command::SshConfig(args) => commands::ssh_config::run(args).await,
         Command::Proxy(args) => commands::proxy::run(args).await,
+        Command::Install(args) => commands::install::run(args).await,
+        Command::Uninstall(args) => commands::uninstall::run(args).await,
     }
 }
 

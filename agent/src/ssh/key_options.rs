@@ -70,7 +70,11 @@ impl KeyOptions {
             };
             match (name.to_ascii_lowercase().as_str(), value) {
                 (
-                    "no-agent-forwarding" | "no-x11-forwarding" | "no-user-rc" | "agent-forwarding" | "x11-forwarding"
+                    "no-agent-forwarding"
+                    | "no-x11-forwarding"
+                    | "no-user-rc"
+                    | "agent-forwarding"
+                    | "x11-forwarding"
                     | "user-rc",
                     None,
                 ) => {}
