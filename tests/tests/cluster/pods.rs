@@ -9,7 +9,9 @@ mod python;
 mod refused;
 mod replicas;
 mod rust;
+mod supervised;
 mod workload;
+mod workspace;
 
 use std::path::PathBuf;
 
