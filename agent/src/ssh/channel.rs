@@ -91,18 +91,17 @@ async fn serve(work: Work, incoming: ChannelReadHalf, outgoing: &ChannelWriteHal
         Work::Sftp => {
             tracing::info!(%peer, "sftp begins");
             let (peer, target) = (peer.clone(), client.target.clone());
-            carry(incoming, outgoing, client, move |reader, writer| serve_sftp(&peer, &target, reader, writer)).await
+            carry(incoming, outgoing, client, move |reader, writer| {
+                serve_sftp(&peer, &target, reader, writer)
+            })
+            .await
         }
         Work::Program(program) => {
             let command = program.request.command.as_deref().map(shown);
             let (command, terminal) = (command.as_deref().unwrap_or("a shell"), program.terminal.is_some());
             tracing::info!(%peer, terminal, command, "program begins");
-            let line = Line {
-                outgoing,
-                handle: &client.handle,
-                throttle: &client.throttle,
-                stop: &client.stop,
-            };
+            let line =
+                Line { outgoing, handle: &client.handle, throttle: &client.throttle, stop: &client.stop };
             match program::run(program, client.target.clone(), incoming, &line).await {
                 Ok(()) => tracing::info!(%peer, "program ended"),
                 Err(error) => tracing::warn!(%peer, error, "program not started"),
@@ -133,7 +132,15 @@ async fn asked(incoming: &mut ChannelReadHalf, peer: &Peer) -> Option<Work> {
             },
             ChannelMsg::Exec { command, .. } => Some(command),
             ChannelMsg::RequestShell { .. } => None,
-            ChannelMsg::RequestPty { term, col_width, row_height, pix_width, pix_height, terminal_modes, .. } => {
+            ChannelMsg::RequestPty {
+                term,
+                col_width,
+                row_height,
+                pix_width,
+                pix_height,
+                terminal_modes,
+                ..
+            } => {
                 if peer.rights.terminal {
                     let size = [col_width, row_height, pix_width, pix_height];
                     terminal = Some(Wish { term, size, modes: terminal_modes });
@@ -191,8 +198,12 @@ pub(super) fn is_subsystem(name: &str) -> bool {
 
 /// Variables that say how a person wants to be spoken to, and git's protocol version; nothing that loads code.
 pub(super) fn permits_variable(name: &str, value: &str) -> bool {
-    let known = matches!(name, "LANG" | "LANGUAGE" | "COLORTERM" | "NO_COLOR" | "FORCE_COLOR" | "GIT_PROTOCOL" | "TZ")
-        || name.strip_prefix("LC_").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'));
+    let known = matches!(
+        name,
+        "LANG" | "LANGUAGE" | "COLORTERM" | "NO_COLOR" | "FORCE_COLOR" | "GIT_PROTOCOL" | "TZ"
+    ) || name
+        .strip_prefix("LC_")
+        .is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'));
     known && value.len() <= LONGEST_VARIABLE && !value.contains('\0')
 }
 

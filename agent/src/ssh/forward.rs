@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
 use russh::server::{ChannelOpenHandle, Handle, Msg};
-use std::future::Future;
 use russh::{Channel, ChannelOpenFailure};
+use std::future::Future;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};

@@ -27,11 +27,21 @@ pub(super) enum Event {
     LoggedIn(Peer, OwnedSemaphorePermit),
     Opened(Channel<Msg>, OwnedSemaphorePermit),
     /// The client wants to be connected.
-    Dial { channel: Channel<Msg>, reply: ChannelOpenHandle, to: Destination },
+    Dial {
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        to: Destination,
+    },
     /// The client wants connections; the answer is the port, or none.
-    Listen { what: Listen, answer: oneshot::Sender<Option<u32>> },
+    Listen {
+        what: Listen,
+        answer: oneshot::Sender<Option<u32>>,
+    },
     /// And no more of them.
-    Cancel { what: Listen, answer: oneshot::Sender<bool> },
+    Cancel {
+        what: Listen,
+        answer: oneshot::Sender<bool>,
+    },
 }
 
 pub(super) struct ConnectionHandler {
@@ -123,7 +133,12 @@ impl ConnectionHandler {
         self.refuse_request(what, channel, session)
     }
 
-    async fn dial(&mut self, channel: Channel<Msg>, reply: ChannelOpenHandle, to: Destination) -> Result<(), Error> {
+    async fn dial(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        to: Destination,
+    ) -> Result<(), Error> {
         if self.rights.forwards {
             return self.tell(Event::Dial { channel, reply, to }).await;
         }
@@ -278,7 +293,11 @@ impl Handler for ConnectionHandler {
         session: &mut Session,
     ) -> Result<(), Error> {
         // Clients send these unasked (SendEnv): a refusal is not worth a line.
-        if permits_variable(name, value) { session.channel_success(channel) } else { session.channel_failure(channel) }
+        if permits_variable(name, value) {
+            session.channel_success(channel)
+        } else {
+            session.channel_failure(channel)
+        }
     }
 
     async fn window_change_request(
@@ -306,7 +325,12 @@ impl Handler for ConnectionHandler {
         Ok(bound.inspect(|bound| *port = *bound).is_some())
     }
 
-    async fn cancel_tcpip_forward(&mut self, address: &str, port: u32, _: &mut Session) -> Result<bool, Error> {
+    async fn cancel_tcpip_forward(
+        &mut self,
+        address: &str,
+        port: u32,
+        _: &mut Session,
+    ) -> Result<bool, Error> {
         self.cancel(Listen::Tcp { address: address.to_owned(), port }).await
     }
 

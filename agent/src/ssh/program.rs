@@ -114,7 +114,8 @@ fn with_hint(error: &dyn std::error::Error, hint: Option<String>) -> String {
 
 fn terminal(world: &World, wish: &Wish) -> io::Result<(Streams, Ends)> {
     let (terminal, slave) = Terminal::open(world, wish)?;
-    let streams = Streams { output: slave.try_clone()?, error: slave.try_clone()?, input: slave, terminal: true };
+    let streams =
+        Streams { output: slave.try_clone()?, error: slave.try_clone()?, input: slave, terminal: true };
     let ends = Ends {
         input: Box::new(terminal.clone()),
         output: Box::new(terminal.clone()),
@@ -144,7 +145,8 @@ struct Running {
 
 impl Running {
     fn new(mut launched: Launched) -> Result<Self, String> {
-        let watched = PidFd::open(launched.child.id()).map_err(io::Error::from).and_then(|pidfd| watch(pidfd.into()));
+        let watched =
+            PidFd::open(launched.child.id()).map_err(io::Error::from).and_then(|pidfd| watch(pidfd.into()));
         match watched {
             Ok(pidfd) => Ok(Self { launched, pidfd }),
             Err(error) => {
@@ -231,7 +233,9 @@ async fn exited(pidfd: &AsyncFd<OwnedFd>) {
 
 async fn tell(status: ExitStatus, line: &Line<'_>) {
     let _ = match (status.code(), status.signal()) {
-        (Some(code), _) => line.outgoing.exit_status(u32::try_from(code).unwrap_or(NOT_STARTED)).await.is_ok(),
+        (Some(code), _) => {
+            line.outgoing.exit_status(u32::try_from(code).unwrap_or(NOT_STARTED)).await.is_ok()
+        }
         (None, signal) => {
             let (id, core) = (line.outgoing.id(), status.core_dumped());
             let name = name(signal.unwrap_or(0));

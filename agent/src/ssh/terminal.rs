@@ -9,8 +9,8 @@ use std::task::{Context, Poll, ready};
 use nix::errno::Errno;
 use nix::pty::{Winsize, posix_openpt};
 use nix::sys::termios::{
-    ControlFlags, InputFlags, LocalFlags, OutputFlags, SetArg, SpecialCharacterIndices as Index, Termios, tcgetattr,
-    tcsetattr,
+    ControlFlags, InputFlags, LocalFlags, OutputFlags, SetArg, SpecialCharacterIndices as Index, Termios,
+    tcgetattr, tcsetattr,
 };
 use russh::Pty;
 use tokio::io::unix::AsyncFd;
@@ -41,9 +41,8 @@ impl Terminal {
                 | nix::fcntl::OFlag::O_NOCTTY
                 | nix::fcntl::OFlag::O_NONBLOCK
                 | nix::fcntl::OFlag::O_CLOEXEC;
-            posix_openpt(flags).and_then(|master| {
-                master.as_fd().try_clone_to_owned().map_err(|_| Errno::EMFILE)
-            })
+            posix_openpt(flags)
+                .and_then(|master| master.as_fd().try_clone_to_owned().map_err(|_| Errno::EMFILE))
         })?;
         let slave = calls::peer(&master)?;
         let mut termios = tcgetattr(&slave)?;
