@@ -18,6 +18,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::authorize::{self, AskArgs, StopArgs};
+use crate::debug::{self, DebugArgs};
 use crate::inetd::{self, InetdArgs};
 use crate::restart::helper;
 use crate::serve::{self, ServeArgs};
@@ -67,6 +68,8 @@ enum Command {
     Ids(IdsArgs),
     /// Be an SSH server for one connection, on standard input and output.
     Inetd(InetdArgs),
+    /// Run a debugger beside the app, on standard input and output.
+    Debug(DebugArgs),
 }
 
 /// The whole of `main`.
@@ -80,7 +83,7 @@ pub fn run() -> ExitCode {
         return shell::helper::helper_main();
     }
     let cli = Cli::parse();
-    log(cli.stdio || matches!(cli.command, Some(Command::Inetd(_))));
+    log(cli.stdio || matches!(cli.command, Some(Command::Inetd(_) | Command::Debug(_))));
     if let Err(errno) = hardened {
         tracing::warn!(%errno, "the agent's memory is not protected from the app");
     }
@@ -103,6 +106,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
         (Some(Command::Stop(args)), _) => Ok(authorize::stop(&args)?),
         (Some(Command::Ids(args)), _) => Ok(ids::print(&args)?),
         (Some(Command::Inetd(args)), _) => Ok(inetd::run(args)?),
+        (Some(Command::Debug(args)), _) => Ok(debug::run(args)?),
         (None, Some(place)) if cli.stdio => serve_stdio(place),
         _ => anyhow::bail!("nothing to do: give --stdio, serve or authorize (see --help)"),
     }

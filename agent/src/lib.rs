@@ -4,6 +4,7 @@
 
 pub mod authorize;
 pub mod cli;
+pub mod debug;
 pub mod inetd;
 pub mod restart;
 pub mod serve;

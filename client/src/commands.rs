@@ -1,8 +1,11 @@
 //! One file for each command; what two of them need is here.
 
 pub mod attach;
+pub mod debug;
 pub mod detach;
+pub mod install;
 pub mod exec;
+pub mod inject;
 pub mod logs;
 pub mod port_forward;
 pub mod proxy;
@@ -10,6 +13,7 @@ pub mod pull;
 pub mod restart;
 pub mod ssh_config;
 pub mod status;
+pub mod uninstall;
 pub mod verify;
 
 use std::io::Write;

@@ -10,6 +10,10 @@ use thiserror::Error;
 pub const AGENT_CONTAINER: &str = "devsync-agent";
 /// The agent's image where nobody names another.
 pub const AGENT_IMAGE: &str = concat!("ghcr.io/devsync/devsync-agent:", env!("CARGO_PKG_VERSION"));
+/// The agent's image with tools for a shell and for debuggers.
+pub const TOOLBOX_IMAGE: &str = concat!("ghcr.io/devsync/devsync-toolbox:", env!("CARGO_PKG_VERSION"));
+/// Where those tools are in that image; the agent's own root, never the app's.
+pub const TOOLBOX: &str = "/toolbox";
 /// The agent's executable in its image.
 pub const AGENT_PROGRAM: &str = "/devsync-agent";
 /// Where the agent listens, unless the port is taken in the pod: `authorize` says where it does.

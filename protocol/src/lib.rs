@@ -4,9 +4,11 @@
 //! bounded before it is used, because the pod may be hostile to the laptop and the app to the agent.
 
 mod bounded;
+pub mod build_id;
 mod bytes;
 pub mod chunk;
 pub mod contract;
+pub mod debug;
 pub mod delta;
 pub mod digest;
 pub mod frame;

@@ -1,8 +1,10 @@
 //! The arguments of the tools: `exec`, `shell`, `proxy`, `ssh-config`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
-use super::TargetArgs;
+use super::{OutputArgs, TargetArgs};
 
 const EXEC_EXAMPLES: &str = "\
 Examples:
@@ -67,4 +69,51 @@ pub struct SshConfigArgs {
     /// Take the target's host out; without a target all of it, and the Include line
     #[arg(long)]
     pub remove: bool,
+}
+
+const DEBUG_EXAMPLES: &str = "\
+Examples:
+  devsync debug deploy/demo                    waits for gdb, lldb, dlv or an editor; says how to connect
+  devsync debug deploy/demo --write            and writes the launch.json for VS Code
+  devsync debug pid/4711 --symbols build/demo  with the unstripped executable of the same build
+  devsync debug deploy/demo --stacks           the stacks of all threads, once
+  gdb target/debug/demo -ex 'target remote | devsync debug deploy/demo --stdio'
+
+The app is stopped when a debugger connects, and runs on when it goes: by detaching, by Ctrl-C here, or by a lost
+connection. The debugger runs in the agent's container (attach --toolbox), for pid/N on this machine.";
+
+#[derive(Debug, Args)]
+#[command(after_help = DEBUG_EXAMPLES)]
+pub struct DebugArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// The unstripped executable here (default: --exe of devsync.toml)
+    #[arg(long, value_name = "FILE")]
+    pub symbols: Option<PathBuf>,
+    /// Listen on this port here (default: 2345, or a free one)
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+    /// Write .vscode/launch.json
+    #[arg(long)]
+    pub write: bool,
+    /// A delve of your own, where the app was built with another Go (pid/N)
+    #[arg(long, value_name = "FILE")]
+    pub debugger: Option<PathBuf>,
+    /// The debugger's protocol on standard input and output
+    #[arg(long, conflicts_with_all = ["port", "write"])]
+    pub stdio: bool,
+    /// End when the first debugger has gone
+    #[arg(long)]
+    pub once: bool,
+    /// Show the app's system calls instead
+    #[arg(long, conflicts_with_all = ["stdio", "stacks", "core", "write"])]
+    pub strace: bool,
+    /// Print the stacks of all threads once, with the gdb that is here
+    #[arg(long, conflicts_with_all = ["stdio", "core", "write"])]
+    pub stacks: bool,
+    /// Write a core file of the app here, with the gdb that is here; the app runs on
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["stdio", "write"])]
+    pub core: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }

@@ -1,7 +1,7 @@
 //! Adds an agent to a target that has none: what was asked for, and which way it is done.
 
 use clap::{Args, ValueEnum};
-use devsync_protocol::contract::AGENT_IMAGE;
+use devsync_protocol::contract::{AGENT_IMAGE, TOOLBOX_IMAGE};
 
 use super::neighbour::check_place;
 use super::workload::maker;
@@ -32,6 +32,9 @@ pub struct AddArgs {
     /// The agent's image, where it comes from a mirror or was loaded into the node
     #[arg(long, value_name = "IMAGE", help_heading = "Kubernetes")]
     pub agent_image: Option<String>,
+    /// The agent's image with tools for `devsync shell` and `devsync debug`
+    #[arg(long, conflicts_with = "agent_image", help_heading = "Kubernetes")]
+    pub toolbox: bool,
     /// The Secret with the login for that image's registry
     #[arg(long, value_name = "NAME", help_heading = "Kubernetes")]
     pub image_pull_secret: Option<String>,
@@ -68,7 +71,8 @@ pub enum Added {
 
 impl AddOptions {
     pub fn image(&self) -> &str {
-        self.args.agent_image.as_deref().unwrap_or(AGENT_IMAGE)
+        let usual = if self.args.toolbox { TOOLBOX_IMAGE } else { AGENT_IMAGE };
+        self.args.agent_image.as_deref().unwrap_or(usual)
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use devsync_protocol::contract::{AGENT_IMAGE, STATE_DIR};
+use devsync_protocol::contract::{AGENT_IMAGE, STATE_DIR, TOOLBOX_IMAGE};
 use thiserror::Error;
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -117,6 +117,17 @@ pub async fn ssh_server(
     let words = ["inetd", "--state", STATE_DIR, "--key", key, "--who", who];
     command.args(arguments(&id, &image, &words));
     Ok(stdio::start(command, Path::new(engine.name()), END_GRACE)?)
+}
+
+/// The engine's command that runs the agent with `words` beside the container `name`, not yet started. Debuggers
+/// are in the image with tools.
+pub async fn agent_command(engine: Engine, name: &str, words: &[&str]) -> Result<Command, ContainerError> {
+    let id = running(engine, name).await?;
+    let image = std::env::var("DEVSYNC_TOOLBOX_IMAGE").unwrap_or_else(|_| TOOLBOX_IMAGE.to_owned());
+    has_image(engine, &image).await?;
+    let mut command = command(engine);
+    command.args(arguments(&id, &image, words));
+    Ok(command)
 }
 
 /// The command that starts the agent with `words`. What it says is not kept in the engine's log: it is the session's bytes.

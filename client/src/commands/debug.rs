@@ -1,0 +1,202 @@
+//! `devsync debug`: a debugger's protocol between a port here and a debugger beside the app.
+
+mod gdb;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use devsync_protocol::debug::Debuggee;
+use tokio::net::TcpListener;
+
+use super::{say, say_json};
+use crate::beside::Beside;
+use crate::cli::{DebugArgs, Output};
+use crate::debug::symbols::Fit;
+use crate::debug::{Language, launch, probes, symbols};
+use crate::error::{CommandError, Kind};
+use crate::program;
+use crate::settings;
+
+/// What delve's users are used to.
+const PORT: u16 = 2345;
+
+pub async fn run(args: &DebugArgs) -> Result<ExitCode, CommandError> {
+    let (config, project) = settings::project_of(args.target.target.as_ref())?;
+    let route = settings::route(&args.target, &config, &project).ok_or_else(|| {
+        CommandError::usage("no target is named")
+            .hint("devsync debug deploy/demo, or target = \"…\" in devsync.toml")
+    })?;
+    let beside = Beside::find(&route).await?;
+    let app = look(&beside).await?;
+    free(&beside, &app)?;
+    let symbols = args.symbols.clone().or_else(|| config.exe.as_ref().map(|exe| project.join(exe)));
+    let symbols = fitting(symbols, args.symbols.is_some(), &app)?;
+    if let Some(warning) = beside.container().and_then(probes::warning) {
+        note(args, &format!("{warning}; the annotation devsync.dev/probes: relax gives it time"));
+    }
+    if args.strace {
+        let program = beside.start("debug", &["strace"]).await?;
+        return program.carry(false).await.map(|_| ExitCode::SUCCESS);
+    }
+    if args.stacks || args.core.is_some() {
+        return gdb::run(args, symbols.as_deref()).await;
+    }
+    let session = Session { beside, app, words: words(args)? };
+    if args.stdio {
+        let program = session.start().await?;
+        return program.carry(false).await.map(|end| program::exit(&end));
+    }
+    let listener = listen(args.port).await?;
+    let port = listener.local_addr().map(|address| address.port()).unwrap_or_default();
+    let name = route.name();
+    if args.write {
+        let file = launch::write(
+            &project,
+            &launch::configuration(&name, session.language(), port, symbols.as_deref()),
+        );
+        let hint = "add the configuration by hand: docs/guides/debug.md has it";
+        let file = file.map_err(|error| CommandError::of(error).hint(hint))?;
+        note(args, &format!("{} has the configuration \"devsync: {name}\"", crate::dirs::near(&file)));
+    }
+    announce(args, &session, port, symbols.as_deref())?;
+    serve::run(args, session, listener).await
+}
+
+/// A debugger that can be started for the app.
+struct Session {
+    beside: Beside,
+    app: Debuggee,
+    words: Vec<String>,
+}
+
+impl Session {
+    fn language(&self) -> Language {
+        Language::of(&self.app)
+    }
+
+    async fn start(&self) -> Result<program::Program, CommandError> {
+        let words: Vec<&str> =
+            [self.language().tool()].into_iter().chain(self.words.iter().map(String::as_str)).collect();
+        self.beside.start("debug", &words).await
+    }
+}
+
+fn words(args: &DebugArgs) -> Result<Vec<String>, CommandError> {
+    let Some(file) = &args.debugger else { return Ok(Vec::new()) };
+    let file = std::fs::canonicalize(file)
+        .map_err(|error| CommandError::usage(format!("--debugger {}", file.display())).cause(error))?;
+    Ok(vec!["--debugger".to_owned(), file.to_string_lossy().into_owned()])
+}
+
+async fn look(beside: &Beside) -> Result<Debuggee, CommandError> {
+    let told = beside.ask("debug", &["look"]).await?;
+    told.parse().map_err(|error: devsync_protocol::debug::DebuggeeError| {
+        CommandError::of(error).kind(Kind::Version).hint("the agent and this devsync must be of one release")
+    })
+}
+
+/// Says what stands in the way before anything is stopped.
+fn free(beside: &Beside, app: &Debuggee) -> Result<(), CommandError> {
+    let what = format!("the app in {} (pid {}) cannot be debugged", beside.name, app.pid);
+    if let Some((pid, name)) = &app.tracer {
+        return Err(CommandError::new(what)
+            .cause(format!("{name} (pid {pid}) holds it already"))
+            .hint("let that debugger detach first"));
+    }
+    if let Some((cause, hint)) = &app.refused {
+        return Err(CommandError::new(what).cause(cause.clone()).hint(hint.clone()));
+    }
+    if Language::of(app) == Language::Python {
+        return Err(CommandError::new(what)
+            .cause("it is a Python program, and a native debugger would show the interpreter")
+            .hint("import debugpy; debugpy.listen(5678) in the app, then devsync port-forward TARGET 5678"));
+    }
+    let (tool, language) = match Language::of(app) {
+        Language::Go => ("dlv", "Go"),
+        _ => ("gdbserver", "a native program"),
+    };
+    if !app.tools.iter().any(|has| has == tool) {
+        let hint = match beside.container() {
+            Some(_) => {
+                "devsync detach, then devsync attach --toolbox: that image of the agent has it".to_owned()
+            }
+            None => format!("install {tool} on this machine"),
+        };
+        let cause = format!("it is {language}, and there is no {tool} beside it");
+        return Err(CommandError::new(what).cause(cause).hint(hint));
+    }
+    Ok(())
+}
+
+/// The file with the symbols, if it is of the same build; a file that nobody named on the command line may be another.
+fn fitting(file: Option<PathBuf>, named: bool, app: &Debuggee) -> Result<Option<PathBuf>, CommandError> {
+    let Some(file) = file else { return Ok(None) };
+    match symbols::check(&file, &app.build_id) {
+        Ok(fit) => {
+            if fit == Fit::Unknown {
+                eprintln!("note: {} or the app has no build id: whether they fit is not known", file.display());
+            }
+            Ok(Some(std::path::absolute(&file).unwrap_or(file)))
+        }
+        Err(symbols::SymbolsError::Read { .. }) if !named => Ok(None),
+        Err(error) => Err(CommandError::of(error).hint(
+            "devsync attach --once puts the build that is here into the pod; or name the right file: --symbols FILE",
+        )),
+    }
+}
+
+async fn listen(port: Option<u16>) -> Result<TcpListener, CommandError> {
+    let at = |port| TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port));
+    let bound = match port {
+        Some(port) => at(port).await,
+        None => match at(PORT).await {
+            Ok(listener) => Ok(listener),
+            Err(_) => at(0).await,
+        },
+    };
+    bound.map_err(|error| {
+        CommandError::new(format!("port {} here cannot be listened on", port.unwrap_or(PORT)))
+            .cause(error)
+            .hint("--port names another")
+    })
+}
+
+fn note(args: &DebugArgs, text: &str) {
+    if !args.output.quiet && !args.stdio {
+        eprintln!("{}", crate::report::plain_line(text));
+    }
+}
+
+fn announce(
+    args: &DebugArgs,
+    session: &Session,
+    port: u16,
+    symbols: Option<&std::path::Path>,
+) -> Result<(), CommandError> {
+    let app = &session.app;
+    let file = symbols.map(|path| path.to_string_lossy().into_owned());
+    let command = match session.language() {
+        Language::Go => format!("dlv connect 127.0.0.1:{port}"),
+        _ => {
+            let file = file.as_deref().unwrap_or("FILE");
+            format!("gdb {file} -ex 'target remote 127.0.0.1:{port}'")
+        }
+    };
+    if args.output.output == Output::Json {
+        return say_json(&serde_json::json!({
+            "event": "listening", "pid": app.pid, "exe": app.exe, "go": app.go, "port": port, "command": command,
+            "build_id": app.build_id.shown(), "symbols": file,
+        }));
+    }
+    if args.output.quiet {
+        return Ok(());
+    }
+    let build = app.build_id.shown().map(|id| format!(", build id {id}")).unwrap_or_default();
+    let go = app.go.as_ref().map(|go| format!(", {go}")).unwrap_or_default();
+    say(&format!("{} in {}: pid {}{build}{go}", app.exe, session.beside.name, app.pid))?;
+    if session.language() == Language::Native && symbols.is_none() {
+        say("no symbols: --symbols names the unstripped executable of this build")?;
+    }
+    say(&command)
+}

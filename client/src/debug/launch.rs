@@ -1,0 +1,77 @@
+//! VS Code's launch.json: one configuration of ours among others. A file that cannot be read is left alone.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use super::Language;
+
+#[derive(Debug, Error)]
+pub enum LaunchError {
+    #[error("{} is not plain JSON, so it is left as it is: it may have comments", path.display())]
+    Comments { path: PathBuf },
+    #[error("{} cannot be written", path.display())]
+    Write { path: PathBuf, source: std::io::Error },
+}
+
+/// A configuration that connects to `port` here.
+pub fn configuration(name: &str, language: Language, port: u16, symbols: Option<&Path>) -> Value {
+    let symbols = symbols.map(|path| path.to_string_lossy().into_owned());
+    let name = format!("devsync: {name}");
+    match language {
+        Language::Go => json!({
+            "name": name, "type": "go", "request": "attach", "mode": "remote",
+            "host": "127.0.0.1", "port": port, "stopOnEntry": false,
+        }),
+        Language::Native | Language::Python => json!({
+            "name": name, "type": "cppdbg", "request": "launch", "MIMode": "gdb",
+            "miDebuggerServerAddress": format!("127.0.0.1:{port}"), "cwd": "${workspaceFolder}",
+            "program": symbols.unwrap_or_else(|| "${workspaceFolder}/FILE".to_owned()),
+        }),
+    }
+}
+
+/// Puts the configuration into the project's launch.json, in the place of an older one of the same name.
+pub fn write(project: &Path, configuration: &Value) -> Result<PathBuf, LaunchError> {
+    let path = project.join(".vscode/launch.json");
+    let error = |source| LaunchError::Write { path: path.clone(), source };
+    let mut file = match std::fs::read_to_string(&path) {
+        Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => {
+            json!({"version": "0.2.0", "configurations": []})
+        }
+        text => serde_json::from_str(&text.map_err(error)?)
+            .map_err(|_| LaunchError::Comments { path: path.clone() })?,
+    };
+    let all = file.as_object_mut().map(|file| file.entry("configurations").or_insert_with(|| json!([])));
+    let Some(all) = all.and_then(Value::as_array_mut) else { return Err(LaunchError::Comments { path }) };
+    match all.iter_mut().find(|known| known["name"] == configuration["name"]) {
+        Some(known) => *known = configuration.clone(),
+        None => all.push(configuration.clone()),
+    }
+    let text = serde_json::to_string_pretty(&file).unwrap_or_default() + "\n";
+    let dir = path.parent().unwrap_or(project);
+    std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&path, text)).map_err(error)?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_stays() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let ours = |port| configuration("deploy/demo", Language::Go, port, None);
+        let path = write(dir.path(), &ours(1)).expect("written");
+        let mut file: Value = serde_json::from_slice(&std::fs::read(&path).expect("read")).expect("JSON");
+        file["configurations"].as_array_mut().expect("a list").push(json!({"name": "mine"}));
+        std::fs::write(&path, file.to_string()).expect("written");
+        write(dir.path(), &ours(2)).expect("written");
+        let file: Value = serde_json::from_slice(&std::fs::read(&path).expect("read")).expect("JSON");
+        assert_eq!(file["configurations"], json!([ours(2), {"name": "mine"}]));
+        std::fs::write(&path, "// mine\n{}").expect("written");
+        assert!(matches!(write(dir.path(), &ours(3)), Err(LaunchError::Comments { .. })));
+        assert_eq!(std::fs::read_to_string(&path).expect("read"), "// mine\n{}");
+    }
+}
