@@ -3,7 +3,9 @@
 pub mod attach;
 pub mod debug;
 pub mod detach;
+pub mod install;
 pub mod exec;
+pub mod inject;
 pub mod logs;
 pub mod port_forward;
 pub mod proxy;
@@ -12,6 +14,7 @@ pub mod restart;
 pub mod shell;
 pub mod ssh_config;
 pub mod status;
+pub mod uninstall;
 pub mod verify;
 
 use std::io::Write;

@@ -3,3 +3,4 @@
 
 mod pods;
 mod tools;
+mod webhook;

@@ -1,8 +1,12 @@
 //! The tests, by what they are about, and what they share.
 
 mod bad;
+mod demos;
+mod ephemeral;
 mod following;
+mod large;
 mod python;
+mod refused;
 mod replicas;
 mod rust;
 mod workload;
@@ -33,7 +37,7 @@ fn stop(attach: Attach) -> Result<()> {
 }
 
 /// The directory of the programs of this build: the one above this test's own.
-fn programs() -> Result<PathBuf> {
+pub(super) fn programs() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     let programs = test.ancestors().nth(2).context("a test lies in target/…/deps")?.to_owned();
     ensure!(programs.join("devsync").exists(), "no devsync here: cargo build --workspace --bins");
