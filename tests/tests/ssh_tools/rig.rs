@@ -71,7 +71,9 @@ impl Rig {
         let deadline = Instant::now() + PATIENCE;
         let line = loop {
             let said = fs::read_to_string(self.path("known")).unwrap_or_default();
-            if let Some(line) = said.lines().find(|line| !line.starts_with('#') && line.contains("ssh-ed25519 ")) {
+            if let Some(line) =
+                said.lines().find(|line| !line.starts_with('#') && line.contains("ssh-ed25519 "))
+            {
                 break line.to_owned();
             }
             assert!(Instant::now() < deadline, "the agent did not start: {}", self.log());
@@ -119,7 +121,8 @@ impl Rig {
 
     /// The process id of the agent, as this test sees it.
     pub(crate) fn agent(&self) -> i32 {
-        let list = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.init.id())).expect("children");
+        let list =
+            fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.init.id())).expect("children");
         list.split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("the agent")
     }
 }
@@ -144,7 +147,8 @@ fn scratch_root(root: &Path) {
     let mut compile = Command::new("gcc");
     compile.args(["-static", "-x", "c", "-", "-o"]).arg(root.join("app"));
     let mut compile = compile.stdin(Stdio::piped()).spawn().expect("gcc");
-    std::io::Write::write_all(&mut compile.stdin.take().expect("piped"), PROGRAM.as_bytes()).expect("written");
+    std::io::Write::write_all(&mut compile.stdin.take().expect("piped"), PROGRAM.as_bytes())
+        .expect("written");
     assert!(compile.wait().expect("gcc").success());
 }
 

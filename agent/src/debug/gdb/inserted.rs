@@ -75,7 +75,9 @@ mod tests {
         let mut inserted = Inserted::default();
         assert_eq!(inserted.undo(16), b"++++$D#44+");
         // In pieces, with conditions, and one that is taken out again.
-        for part in [&b"+$qSupported:multiprocess+;x#00$Z0,40"[..], b"11a6,1;X3,22#00+$Z1,5,1#00", b"$z1,5,1#11"] {
+        for part in
+            [&b"+$qSupported:multiprocess+;x#00$Z0,40"[..], b"11a6,1;X3,22#00+$Z1,5,1#00", b"$z1,5,1#11"]
+        {
             inserted.see(part);
         }
         let undo = String::from_utf8(inserted.undo(16)).expect("text");
