@@ -60,12 +60,6 @@ pub enum Command {
     Logs(LogsArgs),
     /// Listen on ports here that lead into the pod
     PortForward(PortForwardArgs),
-<<<<<<< HEAD
-    /// Install the webhook that gives pods of development namespaces their agent
-    Install(InstallArgs),
-    /// Remove that webhook again
-    Uninstall(UninstallArgs),
-=======
     /// Run a program where the app lives: tests, linters
     Exec(Box<ExecArgs>),
     /// A debugger on the app as it runs: gdb, lldb, delve, an editor
@@ -74,7 +68,10 @@ pub enum Command {
     SshConfig(Box<SshConfigArgs>),
     /// Standard input and output are a stream to the agent's SSH server: ssh's ProxyCommand
     Proxy(Box<ProxyArgs>),
->>>>>>> main
+    /// Install the webhook that gives pods of development namespaces their agent
+    Install(InstallArgs),
+    /// Remove that webhook again
+    Uninstall(UninstallArgs),
 }
 
 const ATTACH_EXAMPLES: &str = "\

@@ -3,11 +3,8 @@
 pub mod attach;
 pub mod debug;
 pub mod detach;
-<<<<<<< HEAD
-pub mod install;
-=======
 pub mod exec;
->>>>>>> main
+pub mod install;
 pub mod logs;
 pub mod port_forward;
 pub mod proxy;

@@ -264,12 +264,14 @@ mod tests {
         ] {
             assert_eq!(text.parse::<TargetWord>().map(|t| t.to_string()).as_deref(), Ok(text));
         }
-        let named = ["api", "web-2", "Demo", "1"]
-            .map(|name| name.parse() == Ok(TargetWord::Named(name.to_owned())));
+        let named =
+            ["api", "web-2", "Demo", "1"].map(|name| name.parse() == Ok(TargetWord::Named(name.to_owned())));
         assert_eq!(named, [true; 4]);
         let bad =
             ["pid/0", "pid/x", "pid/", "a b", "ssh/host", "ssh/:22", "ssh/host:0", "deploy/", "deploy/-a"];
-        for bad in bad.into_iter().chain(["docker/", "deploy/a/b", "Deploy", "cronjob/x", "pod/UPPER", "deploy"]) {
+        for bad in
+            bad.into_iter().chain(["docker/", "deploy/a/b", "Deploy", "cronjob/x", "pod/UPPER", "deploy"])
+        {
             assert!(bad.parse::<TargetWord>().is_err(), "{bad}");
         }
     }
