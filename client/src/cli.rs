@@ -1,5 +1,6 @@
 //! The command line: words, groups and help. Values are checked for their form here, for their sense later.
 
+mod inject;
 mod install;
 mod look;
 mod target;
@@ -14,6 +15,7 @@ use devsync_protocol::restart::RestartMode;
 use crate::cluster::AddArgs;
 use crate::rule::RestartRule;
 
+pub use inject::{InjectArgs, LevelWord};
 pub use install::{InstallArgs, InstallationArgs, Label, UninstallArgs};
 pub use look::{LogsArgs, PortForwardArgs};
 pub use target::{ClusterArgs, TargetArgs, TargetWord, WorkloadKind, is_target_name};
@@ -60,6 +62,12 @@ pub enum Command {
     Logs(LogsArgs),
     /// Listen on ports here that lead into the pod
     PortForward(PortForwardArgs),
+    /// Put devsync into manifests: a filter for pipes, kustomize and Helm; or apply it
+    Inject(Box<InjectArgs>),
+    /// Install the webhook that gives pods of development namespaces their agent
+    Install(InstallArgs),
+    /// Remove that webhook again
+    Uninstall(UninstallArgs),
     /// Run a program where the app lives: tests, linters
     Exec(Box<ExecArgs>),
     /// A debugger on the app as it runs: gdb, lldb, delve, an editor
@@ -68,10 +76,6 @@ pub enum Command {
     SshConfig(Box<SshConfigArgs>),
     /// Standard input and output are a stream to the agent's SSH server: ssh's ProxyCommand
     Proxy(Box<ProxyArgs>),
-    /// Install the webhook that gives pods of development namespaces their agent
-    Install(InstallArgs),
-    /// Remove that webhook again
-    Uninstall(UninstallArgs),
 }
 
 const ATTACH_EXAMPLES: &str = "\

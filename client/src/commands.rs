@@ -4,6 +4,7 @@ pub mod attach;
 pub mod debug;
 pub mod detach;
 pub mod exec;
+pub mod inject;
 pub mod install;
 pub mod logs;
 pub mod port_forward;

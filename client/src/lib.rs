@@ -90,6 +90,7 @@ async fn command(command: &Command) -> Result<ExitCode, CommandError> {
         Command::Pull(args) => commands::pull::run(args).await,
         Command::Logs(args) => commands::logs::run(args).await,
         Command::PortForward(args) => commands::port_forward::run(args).await,
+        Command::Inject(args) => commands::inject::run(args).await,
         Command::Exec(args) => commands::exec::run(args).await,
         Command::Debug(args) => commands::debug::run(args).await,
         Command::SshConfig(args) => commands::ssh_config::run(args).await,

@@ -7,7 +7,9 @@
 pub mod agent;
 pub mod annotations;
 mod config;
+pub mod documents;
 mod eject;
+pub mod filter;
 mod inject;
 mod original;
 mod outcome;

@@ -215,7 +215,11 @@ fn broken(pod: &Pod, waited: Duration) -> Option<Broken> {
     let bad = states(pod).find_map(|(container, state, restarts)| {
         let waiting = state.waiting.as_ref()?;
         let reason = waiting.reason.as_deref().filter(|reason| BROKEN.contains(reason))?;
+        // Of a container that could not be started the runtime's reason is where the last one's end is told.
+        let last = container_status(pod, container).and_then(|s| s.last_state.as_ref()?.terminated.as_ref());
+        let why = last.and_then(|end| end.message.as_deref()).filter(|_| restarts > 0);
         let what = words(Some(reason), waiting.message.as_deref());
+        let what = why.map_or(what.clone(), |why| format!("{what}: {}", plain_line(why)));
         Some(Broken {
             pod: name.clone(),
             container: Some(container.to_owned()),
@@ -233,6 +237,13 @@ fn broken(pod: &Pod, waited: Duration) -> Option<Broken> {
         return Some(Broken { pod: name, container: None, what, restarted: false });
     }
     let phase = status.phase.as_deref().unwrap_or_default();
+    let unstarted = states(pod).find_map(|(container, state, _)| {
+        let end = state.terminated.as_ref().filter(|end| end.reason.as_deref() == Some("StartError"))?;
+        Some((container.to_owned(), words(end.reason.as_deref(), end.message.as_deref())))
+    });
+    if let Some((container, what)) = unstarted {
+        return Some(Broken { pod: name, container: Some(container), what, restarted: false });
+    }
     if !matches!(phase, "Succeeded" | "Failed") {
         return None;
     }
@@ -270,13 +281,15 @@ pub(super) async fn explain_broken(
             cause = format!("container {container}: {what}");
         }
         if let Some(log) = last_words(cluster, &pod, container, restarted).await {
-            if log.contains("exec format error") {
-                hint = "the image is of another architecture than the node".to_owned();
-            } else if restarted {
+            if restarted {
                 hint = format!("kubectl logs {pod} {} -c {container} --previous", cluster.flags);
             }
             cause = format!("{cause}\nthe last lines of its log:\n{log}");
         }
+    }
+    if cause.contains("exec format error") {
+        hint = "the image is of another architecture than the node: kubectl get nodes -L kubernetes.io/arch"
+            .to_owned();
     }
     CommandError::new(title).kind(Kind::Cluster).cause(cause).hint(hint)
 }

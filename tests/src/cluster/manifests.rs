@@ -8,6 +8,8 @@ pub const AGENT_IMAGE: &str = "localhost/devsync-agent:dev";
 /// The demo's services as `scripts/images demo` names them: root's files, run as 65532.
 pub const RUST: &str = "localhost/devsync-demo-rust:dev";
 pub const PYTHON: &str = "localhost/devsync-demo-python:dev";
+pub const NODE: &str = "localhost/devsync-demo-node:dev";
+pub const PYTHON_PACKAGE: &str = "localhost/devsync-demo-python-package:dev";
 /// The service in Rust, its file owned by the user that it runs as.
 pub const RUST_OWNED: &str = "localhost/devsync-demo-rust:owned";
 

@@ -17,29 +17,39 @@ pub struct Project {
     pub dir: PathBuf,
     source: PathBuf,
     original: String,
-    language: Language,
+    /// The part of the source that a save changes.
+    old: &'static str,
 }
 
 impl Project {
     /// Copies the demo's sources to `dir`.
     pub fn copy(language: Language, dir: PathBuf) -> Result<Project> {
-        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo");
-        let (name, source) = match language {
-            Language::Rust => ("rust", "src/main.rs"),
-            Language::Python => ("python", "adder.py"),
-        };
-        copy(&demo.join(name), &dir)?;
+        match language {
+            Language::Rust => Self::of("rust", "src/main.rs", "= {sum}\"", dir),
+            Language::Python => Self::of("python", "adder.py", "= {x + y}\\n", dir),
+        }
+    }
+
+    /// The service for Node, whose ignore file hides what it runs.
+    pub fn node(dir: PathBuf) -> Result<Project> {
+        Self::of("node", "dist/server.js", "= ${x + y}\\n", dir)
+    }
+
+    /// The service that is a Python package.
+    pub fn package(dir: PathBuf) -> Result<Project> {
+        Self::of("python-package", "src/adder/__init__.py", "= {x + y}\\n", dir)
+    }
+
+    fn of(demo: &str, source: &str, old: &'static str, dir: PathBuf) -> Result<Project> {
+        copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo").join(demo), &dir)?;
         let source = dir.join(source);
         let original = fs::read_to_string(&source).with_context(|| format!("read {}", source.display()))?;
-        Ok(Project { dir, source, original, language })
+        Ok(Project { dir, source, original, old })
     }
 
     /// Saves the source so that the answer names `save`; an empty one is the source as it was.
     pub fn save(&self, save: &str) -> Result<()> {
-        let old = match self.language {
-            Language::Rust => "= {sum}\"",
-            Language::Python => "= {x + y}\\n",
-        };
+        let old = self.old;
         let end = old.find('}').context("a place for the save")? + 1;
         let changed = self.original.replace(old, &format!("{}{save}{}", &old[..end], &old[end..]));
         ensure!(save.is_empty() || changed != self.original, "{} has no {old}", self.source.display());

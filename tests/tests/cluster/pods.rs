@@ -1,8 +1,12 @@
 //! The tests, by what they are about, and what they share.
 
 mod bad;
+mod demos;
+mod ephemeral;
 mod following;
+mod large;
 mod python;
+mod refused;
 mod replicas;
 mod rust;
 mod workload;

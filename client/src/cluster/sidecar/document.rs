@@ -68,8 +68,11 @@ mod tests {
     #[test]
     fn only_devsyncs_own_fields_are_applied() {
         let document = super::document(&agent(), &workload("Deployment"));
-        let keys =
-            |v: &Value| v.as_object().map(|o| o.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+        let keys = |v: &Value| {
+            let mut keys: Vec<String> = v.as_object().into_iter().flat_map(|o| o.keys().cloned()).collect();
+            keys.sort();
+            keys
+        };
         assert_eq!(keys(&document), ["apiVersion", "kind", "metadata", "spec"]);
         assert_eq!(keys(&document["metadata"]), ["name", "namespace"]);
         assert_eq!(keys(&document["spec"]), ["template"]);

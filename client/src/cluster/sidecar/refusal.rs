@@ -29,7 +29,8 @@ impl Refused {
 pub(in crate::cluster) fn refusal(error: kube::Error) -> Option<Refused> {
     let kube::Error::Api(status) = error else { return None };
     let asks_in_vain = is_rbac(&status) || status.message.contains("does not support dry run");
-    let is_refusal = (400..500).contains(&status.code) || status.message.contains("admission webhook");
+    let is_refusal = (400..500).contains(&status.code)
+        || ["admission webhook", "failed calling webhook"].iter().any(|words| status.message.contains(words));
     (is_refusal && !asks_in_vain && status.code != 401 && status.code != 429)
         .then(|| Refused { message: plain_line(&status.message) })
 }

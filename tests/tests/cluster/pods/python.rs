@@ -40,12 +40,11 @@ fn a_save_is_served_by_gunicorn() -> Result<()> {
     })
 }
 
-#[test]
-#[ignore = "needs: cluster"]
-fn gunicorns_own_reload_serves_what_arrives() -> Result<()> {
+/// Changes the app's container, and saves once to what reloads itself.
+fn reloads_itself(change: impl FnOnce(&mut Value)) -> Result<()> {
     in_namespace(|namespace| {
         let mut deployment = manifests::demo(manifests::PYTHON, 1, Agent::Baseline);
-        app(&mut deployment)["args"] = json!(["--reload"]);
+        change(app(&mut deployment));
         namespace.deploy(&deployment.to_string(), "demo")?;
         let pod = namespace.pod("demo")?;
         let project = Project::copy(Language::Python, namespace.path("adder"))?;
@@ -60,22 +59,16 @@ fn gunicorns_own_reload_serves_what_arrives() -> Result<()> {
 
 #[test]
 #[ignore = "needs: cluster"]
+fn gunicorns_own_reload_serves_what_arrives() -> Result<()> {
+    reloads_itself(|app| app["args"] = json!(["--reload"]))
+}
+
+#[test]
+#[ignore = "needs: cluster"]
 fn watchmedo_restarts_what_arrives() -> Result<()> {
-    in_namespace(|namespace| {
-        let mut deployment = manifests::demo(manifests::PYTHON, 1, Agent::Baseline);
-        let watchmedo = ["watchmedo", "auto-restart", "--directory", "/app", "--pattern", "*.py", "--"];
-        let gunicorn = ["gunicorn", "--bind", "0.0.0.0:8080", "adder:app"];
-        app(&mut deployment)["command"] = json!([&watchmedo[..], &gunicorn[..]].concat());
-        namespace.deploy(&deployment.to_string(), "demo")?;
-        let pod = namespace.pod("demo")?;
-        let project = Project::copy(Language::Python, namespace.path("adder"))?;
-        let mut attach = namespace.attach(&project, &["attach", "deploy/demo", "--restart", "none"])?;
-        attach.first_sync()?;
-        save_arrives(namespace, &project, std::slice::from_ref(&pod), " (one)")?;
-        stop(attach)?;
-        ensure!(namespace.restarts("demo")? == 0, "a container was started again");
-        Ok(())
-    })
+    let watchmedo = ["watchmedo", "auto-restart", "--directory", "/app", "--pattern", "*.py", "--"];
+    let gunicorn = ["gunicorn", "--bind", "0.0.0.0:8080", "adder:app"];
+    reloads_itself(|app| app["command"] = json!([&watchmedo[..], &gunicorn[..]].concat()))
 }
 
 #[test]
