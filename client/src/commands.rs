@@ -3,9 +3,9 @@
 pub mod attach;
 pub mod debug;
 pub mod detach;
-pub mod install;
 pub mod exec;
 pub mod inject;
+pub mod install;
 pub mod logs;
 pub mod port_forward;
 pub mod proxy;

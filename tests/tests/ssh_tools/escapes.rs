@@ -65,7 +65,9 @@ fn no_request_leaves_the_apps_root() {
             assert!(!done.status.success(), "{request}: {done:?}");
         }
     }
-    for request in ["get descriptor", "get environ", "get magic", "ls magic/", "get /proc/self/exe", "ls -l /proc/"] {
+    for request in
+        ["get descriptor", "get environ", "get magic", "ls magic/", "get /proc/self/exe", "ls -l /proc/"]
+    {
         let done = rig.sftp(request);
         assert!(!done.status.success(), "{request}: {done:?}");
     }

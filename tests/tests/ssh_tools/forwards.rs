@@ -10,7 +10,7 @@ use std::thread;
 
 use devsync_tests::app::UID;
 
-use crate::rig::{Rig, Root, output, run, said, until};
+use crate::rig::{Rig, Root, output, run, said, stop, until};
 
 /// `ssh -N` with some forward, until dropped.
 struct Forward(Child);
@@ -25,9 +25,7 @@ impl Forward {
 
 impl Drop for Forward {
     fn drop(&mut self) {
-        // `timeout` passes it on.
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.0.id() as i32), nix::sys::signal::SIGTERM);
-        let _ = self.0.wait();
+        stop(&mut self.0);
     }
 }
 
@@ -119,7 +117,8 @@ fn a_port_that_nobody_chose_is_told_and_can_be_cancelled() {
         output(rig.tool("ssh").args(["-o", &control, "-O", what, "-R", &spec, "pod"]))
     };
     let told = forward("forward", 0);
-    let port: u16 = String::from_utf8_lossy(&told.stdout).trim().parse().unwrap_or_else(|_| panic!("{told:?}"));
+    let port: u16 =
+        String::from_utf8_lossy(&told.stdout).trim().parse().unwrap_or_else(|_| panic!("{told:?}"));
     assert!(TcpListener::bind(("127.0.0.1", port)).is_err(), "nobody listens on {port}");
     let chosen = free_port();
     assert!(forward("forward", chosen).status.success());
@@ -166,7 +165,10 @@ fn everywhere_means_the_loopback() {
     let forward = Forward::start(&rig, &["-R", &format!("0.0.0.0:{port}:127.0.0.1:1")]);
     drop(connect(port));
     let listening = run(Command::new("ss").args(["-Hltn", &format!("sport = :{port}")]));
-    assert!(listening.contains(&format!("127.0.0.1:{port}")) && !listening.contains("0.0.0.0:{port}"), "{listening}");
+    assert!(
+        listening.contains(&format!("127.0.0.1:{port}")) && !listening.contains("0.0.0.0:{port}"),
+        "{listening}"
+    );
     drop(forward);
 }
 

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::rig::{Rig, Root, output, run, until};
+use crate::rig::{Rig, Root, output, run, stop, until};
 
 /// Resident kilobytes of a process.
 fn resident(pid: i32) -> u64 {
@@ -62,7 +62,8 @@ fn wrong_keys_are_counted_and_cut() {
 #[ignore = "needs: root"]
 fn garbage_and_huge_packets_end_the_connection_alone() {
     let rig = Rig::start(Root::Debian);
-    for garbage in [&b"\xff\xff\xff\xff"[..], &b"SSH-2.0-x\r\n\xff\xff\xff\xff\0\0\0\0"[..], &[b'a'; 70_000]] {
+    for garbage in [&b"\xff\xff\xff\xff"[..], &b"SSH-2.0-x\r\n\xff\xff\xff\xff\0\0\0\0"[..], &[b'a'; 70_000]]
+    {
         let mut stream = TcpStream::connect(("127.0.0.1", rig.port)).expect("connected");
         stream.set_read_timeout(Some(Duration::from_secs(40))).expect("set");
         let _ = stream.write_all(garbage);
@@ -88,7 +89,12 @@ fn a_client_that_does_not_read_costs_a_bounded_amount() {
     let rig = Rig::start(Root::Debian);
     assert_eq!(rig.says("echo warm"), "warm\n");
     let before = resident(rig.agent());
-    let mut ssh = rig.ssh("echo begun >&2; cat /dev/zero").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("ssh");
+    let mut ssh = rig
+        .ssh("echo begun >&2; cat /dev/zero")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("ssh");
     let mut word = [0; 5];
     ssh.stderr.as_mut().expect("piped").read_exact(&mut word).expect("begun");
     // Another is served meanwhile, again and again.
@@ -97,8 +103,7 @@ fn a_client_that_does_not_read_costs_a_bounded_amount() {
     }
     let grown = resident(rig.agent()).saturating_sub(before);
     assert!(grown < 48 * 1024, "{grown} kB more");
-    ssh.kill().expect("killed");
-    ssh.wait().expect("reaped");
+    stop(&mut ssh);
     until("its program is gone", || rig.says("pgrep -cf '^cat /dev/zero' || true").trim() == "0");
 }
 

@@ -29,7 +29,8 @@ pub(crate) struct Rig {
 }
 
 /// Serves for ever as the app; its directory is `/srv/app` in a scratch root.
-const PROGRAM: &str = "int pause(void); int main(void) { for (;;) pause(); }";
+const PROGRAM: &str =
+    "int pause(void); int chdir(const char *); int main(void) { chdir(\"/srv/app\"); for (;;) pause(); }";
 
 impl Rig {
     pub(crate) fn start(root: Root) -> Self {
@@ -71,7 +72,9 @@ impl Rig {
         let deadline = Instant::now() + PATIENCE;
         let line = loop {
             let said = fs::read_to_string(self.path("known")).unwrap_or_default();
-            if let Some(line) = said.lines().find(|line| !line.starts_with('#') && line.contains("ssh-ed25519 ")) {
+            if let Some(line) =
+                said.lines().find(|line| !line.starts_with('#') && line.contains("ssh-ed25519 "))
+            {
                 break line.to_owned();
             }
             assert!(Instant::now() < deadline, "the agent did not start: {}", self.log());
@@ -92,7 +95,7 @@ impl Rig {
     /// One of OpenSSH's programs with the configuration; the host is `pod`.
     pub(crate) fn tool(&self, name: &str) -> Command {
         let mut command = Command::new("timeout");
-        command.args(["100", name, "-F"]).arg(self.path("config"));
+        command.args(["250", name, "-F"]).arg(self.path("config"));
         command.current_dir(self.path("laptop")).stdin(Stdio::null());
         command
     }
@@ -119,8 +122,15 @@ impl Rig {
 
     /// The process id of the agent, as this test sees it.
     pub(crate) fn agent(&self) -> i32 {
-        let list = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.init.id())).expect("children");
-        list.split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("the agent")
+        let children = |pid: i32| -> Vec<i32> {
+            let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("children");
+            list.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect()
+        };
+        let first = children(i32::try_from(self.init.id()).expect("a pid"));
+        let is_agent = |pid: &i32| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "devsync-agent")
+        };
+        first.into_iter().flat_map(children).find(is_agent).expect("the agent")
     }
 }
 
@@ -144,11 +154,12 @@ fn scratch_root(root: &Path) {
     let mut compile = Command::new("gcc");
     compile.args(["-static", "-x", "c", "-", "-o"]).arg(root.join("app"));
     let mut compile = compile.stdin(Stdio::piped()).spawn().expect("gcc");
-    std::io::Write::write_all(&mut compile.stdin.take().expect("piped"), PROGRAM.as_bytes()).expect("written");
+    std::io::Write::write_all(&mut compile.stdin.take().expect("piped"), PROGRAM.as_bytes())
+        .expect("written");
     assert!(compile.wait().expect("gcc").success());
 }
 
-/// The agent is the namespace's first process, and so takes the app with it.
+/// The namespace's first process is a shell that reaps, as the pause container of a pod does.
 fn init(root: Root, at: &Path, options: &[&str]) -> Command {
     let app = match root {
         Root::Debian => {
@@ -166,8 +177,9 @@ fn init(root: Root, at: &Path, options: &[&str]) -> Command {
            unshare --mount sh -c '{app}' >/dev/null 2>>"$at/app.log" </dev/null &
            app=$!
            while [ "$(cat "/proc/$app/comm")" != "{}" ]; do sleep 0.02; done
-           exec env DEVSYNC_TOOLBOX="$at/toolbox" "$agent" serve --listen 127.0.0.1:0 --authorized-keys "$at/keys" \
-               --state "$at/state" --target "pid/$app" "$@" >"$at/known" 2>"$at/log" </dev/null"#,
+           env DEVSYNC_TOOLBOX="$at/toolbox" "$agent" serve --listen 127.0.0.1:0 --authorized-keys "$at/keys" \
+               --state "$at/state" --target "pid/$app" "$@" >"$at/known" 2>"$at/log" </dev/null &
+           wait $!; exit $?"#,
         if root == Root::Debian { "sleep" } else { "app" }
     );
     let mut command = Command::new("setpriv");
@@ -197,6 +209,13 @@ pub(crate) fn run(command: &mut Command) -> String {
     let out = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{command:?}: {}\n{out}\n{}", output.status, said(&output));
     out
+}
+
+/// Ends one of [`Rig::tool`]'s programs, as a laptop that goes away: `timeout` passes it on.
+pub(crate) fn stop(child: &mut Child) {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+    nix::sys::signal::kill(pid, nix::sys::signal::SIGTERM).expect("signalled");
+    child.wait().expect("reaped");
 }
 
 /// Its standard error.

@@ -11,7 +11,10 @@ fn the_toolbox_runs_in_a_root_that_has_nothing() {
     let rig = Rig::start(Root::Scratch);
     let before = run(Command::new("find").arg(rig.path("root")));
     assert_eq!(rig.says("pwd; echo $APP"), "/srv/app\nyes\n");
-    assert_eq!(rig.says("ls /").split_whitespace().collect::<Vec<_>>(), ["app", "dev", "etc", "proc", "srv", "tmp"]);
+    assert_eq!(
+        rig.says("ls /").split_whitespace().collect::<Vec<_>>(),
+        ["app", "dev", "etc", "proc", "srv", "tmp"]
+    );
     assert!(rig.says("ps").contains("/app"));
     assert_eq!(rig.says("head -c 4 /app | cat | od -An -c | tr -d ' '"), "177ELF\n");
     assert_eq!(rig.says("id -u"), "65532\n");
@@ -36,14 +39,16 @@ fn the_toolbox_cannot_be_changed_from_within() {
     let rig = Rig::start(Root::Scratch);
     let tried = output(&mut rig.ssh("echo x > /proc/$$/exe"));
     assert!(!tried.status.success(), "{}", said(&tried));
-    let same = fs::read(rig.path("toolbox/busybox")).expect("read") == fs::read("/usr/bin/busybox").expect("read");
+    let same =
+        fs::read(rig.path("toolbox/busybox")).expect("read") == fs::read("/usr/bin/busybox").expect("read");
     assert!(same);
 }
 
 #[test]
 #[ignore = "needs: root"]
 fn without_shell_and_toolbox_it_is_said() {
-    let rig = Rig::with(Root::Scratch, |at| fs::remove_file(at.join("toolbox/busybox")).expect("removed"), &[]);
+    let rig =
+        Rig::with(Root::Scratch, |at| fs::remove_file(at.join("toolbox/busybox")).expect("removed"), &[]);
     let refused = output(&mut rig.ssh("ls /"));
     assert_eq!(refused.status.code(), Some(255));
     assert!(refused.stdout.is_empty(), "the agent's own root was listed");

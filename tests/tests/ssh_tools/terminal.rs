@@ -12,7 +12,8 @@ struct Screen {
 impl Screen {
     fn open(rig: &Rig, arguments: &str) -> Self {
         let screen = Self { socket: rig.path("tmux") };
-        let ssh = format!("ssh -F {} {arguments}; echo ended with $?; sleep 60", rig.path("config").display());
+        let ssh =
+            format!("ssh -F {} {arguments}; echo ended with $?; sleep 60", rig.path("config").display());
         run(screen.tmux().args(["-f", "/dev/null", "new-session", "-d", "-x", "90", "-y", "20", &ssh]));
         screen
     }
@@ -62,7 +63,9 @@ fn an_editor_works_and_follows_the_size() {
     screen.keys(&["i", "hello from vi", "Escape"]);
     screen.keys(&[":wq", "Enter"]);
     let file = rig.path("project/text");
-    until("the file is written", || std::fs::read_to_string(&file).is_ok_and(|text| text == "hello from vi\n"));
+    until("the file is written", || {
+        std::fs::read_to_string(&file).is_ok_and(|text| text == "hello from vi\n")
+    });
     // Keys become signals there.
     screen.keys(&["clear; sleep 4712", "Enter"]);
     until("it sleeps", || rig.says("pgrep -f '^sleep 4712' || true") != "");
