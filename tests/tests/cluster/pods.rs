@@ -3,6 +3,7 @@
 mod bad;
 mod demos;
 mod ephemeral;
+mod customize;
 mod following;
 mod large;
 mod python;
