@@ -37,8 +37,20 @@ impl Rig {
         Self::with(root, |_| {}, &[])
     }
 
+    /// The agent has the app's ids and no capability, as under the restricted Pod Security level.
+    pub(crate) fn restricted(root: Root) -> Self {
+        let id = UID.to_string();
+        let drop = ["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups", "--bounding-set=-all"];
+        let prepare = |at: &Path| chown(at.join("state"), Some(UID), Some(UID)).expect("owner");
+        Self::begin(root, prepare, &[], &drop)
+    }
+
     /// `prepare` gets the directory before anything starts; `options` are the agent's.
     pub(crate) fn with(root: Root, prepare: impl FnOnce(&Path), options: &[&str]) -> Self {
+        Self::begin(root, prepare, options, &[])
+    }
+
+    fn begin(root: Root, prepare: impl FnOnce(&Path), options: &[&str], agent_as: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("temp directory");
         let at = directory.path();
         fs::set_permissions(at, Permissions::from_mode(0o755)).expect("mode");
@@ -49,11 +61,13 @@ impl Rig {
         fs::copy("/usr/bin/busybox", at.join("toolbox/busybox")).expect("busybox-static");
         run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(at.join("id")));
         fs::copy(at.join("id.pub"), at.join("keys")).expect("copied");
+        // Where every user may execute it.
+        fs::copy(agent(), at.join("devsync-agent")).expect("copied");
         if root == Root::Scratch {
             scratch_root(&at.join("root"));
         }
         prepare(at);
-        let init = init(root, at, options).spawn().expect("unshare");
+        let init = init(root, at, options, agent_as).spawn().expect("unshare");
         let mut rig = Self { directory, init, port: 0 };
         rig.wait_for_agent();
         rig
@@ -160,7 +174,7 @@ fn scratch_root(root: &Path) {
 }
 
 /// The namespace's first process is a shell that reaps, as the pause container of a pod does.
-fn init(root: Root, at: &Path, options: &[&str]) -> Command {
+fn init(root: Root, at: &Path, options: &[&str], agent_as: &[&str]) -> Command {
     let app = match root {
         Root::Debian => {
             r#"cd "$at/project"; exec env -i APP=yes HOME="$at/project" PATH=/usr/local/bin:/usr/bin:/bin setpriv \
@@ -177,15 +191,16 @@ fn init(root: Root, at: &Path, options: &[&str]) -> Command {
            unshare --mount sh -c '{app}' >/dev/null 2>>"$at/app.log" </dev/null &
            app=$!
            while [ "$(cat "/proc/$app/comm")" != "{}" ]; do sleep 0.02; done
-           env DEVSYNC_TOOLBOX="$at/toolbox" "$agent" serve --listen 127.0.0.1:0 --authorized-keys "$at/keys" \
+           env DEVSYNC_TOOLBOX="$at/toolbox" $agent_as "$agent" serve --listen 127.0.0.1:0 --authorized-keys "$at/keys" \
                --state "$at/state" --target "pid/$app" "$@" >"$at/known" 2>"$at/log" </dev/null &
            wait $!; exit $?"#,
         if root == Root::Debian { "sleep" } else { "app" }
     );
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", "unshare", "--pid", "--mount", "--mount-proc", "--fork"]);
-    command.args(["--kill-child", "--", "sh", "-c", &script, "sh"]).arg(at).arg(UID.to_string()).arg(agent());
-    command.args(options);
+    command.args(["--kill-child", "--", "sh", "-c", &script, "sh"]).arg(at).arg(UID.to_string());
+    command.arg(at.join("devsync-agent"));
+    command.args(options).env("agent_as", agent_as.join(" "));
     command
 }
 
