@@ -4,11 +4,11 @@
 //! takes to connect. Its end of input, be it a lost connection, is the debugger's end: it lets go of the app.
 
 mod dlv;
+mod gdb;
 mod look;
 mod tool;
 
 use std::io::{self, Write};
-use std::os::unix::process::CommandExt;
 
 use devsync_protocol::contract::TOOLBOX;
 use thiserror::Error;
@@ -86,7 +86,7 @@ pub fn run(args: DebugArgs) -> Result<(), DebugError> {
     free(&app)?;
     match args.what {
         What::Look => Ok(()),
-        What::Gdb => gdb(&app),
+        What::Gdb => gdb::run(Tool::find("gdbserver")?, &app),
         What::Dlv { debugger } => dlv::run(Tool::dlv(debugger)?, &app),
         What::Strace => tool::until_end_of_input(Tool::find("strace")?, &app, &["-f", "-tt", "-p"]),
     }
@@ -102,12 +102,4 @@ fn free(app: &Identity) -> Result<(), DebugError> {
         Some((cause, hint)) => Err(DebugError::Refused { pid: told.pid, cause, hint }),
         None => Ok(()),
     }
-}
-
-/// Becomes gdbserver, which detaches and ends at the end of its input.
-fn gdb(app: &Identity) -> Result<(), DebugError> {
-    let tool = Tool::find("gdbserver")?;
-    let mut command = tool.command(app)?;
-    command.args(["--once", "-", "--attach"]).arg(app.pid().to_string());
-    Err(DebugError::Start { tool: tool.name(), source: command.exec() })
 }

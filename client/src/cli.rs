@@ -1,6 +1,7 @@
 //! The command line: words, groups and help. Values are checked for their form here, for their sense later.
 
 mod inject;
+mod install;
 mod look;
 mod target;
 mod tools;
@@ -15,9 +16,10 @@ use crate::cluster::AddArgs;
 use crate::rule::RestartRule;
 
 pub use inject::{InjectArgs, LevelWord};
+pub use install::{InstallArgs, InstallationArgs, Label, UninstallArgs};
 pub use look::{LogsArgs, PortForwardArgs};
 pub use target::{ClusterArgs, TargetArgs, TargetWord, WorkloadKind, is_target_name};
-pub use tools::{DebugArgs, ExecArgs, ProxyArgs, SshConfigArgs};
+pub use tools::{DebugArgs, ExecArgs, ProxyArgs, ShellArgs, SshConfigArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -60,10 +62,16 @@ pub enum Command {
     Logs(LogsArgs),
     /// Listen on ports here that lead into the pod
     PortForward(PortForwardArgs),
-    /// Put devsync into manifests: a filter for pipes, kustomize and Helm; or apply it
+    /// Put devsync into manifests: a filter for pipes, kustomize and Helm
     Inject(Box<InjectArgs>),
+    /// Install the webhook that gives pods of development namespaces their agent
+    Install(InstallArgs),
+    /// Remove that webhook again
+    Uninstall(UninstallArgs),
     /// Run a program where the app lives: tests, linters
     Exec(Box<ExecArgs>),
+    /// A prompt in the app's root, in a FROM-scratch container too
+    Shell(Box<ShellArgs>),
     /// A debugger on the app as it runs: gdb, lldb, delve, an editor
     Debug(Box<DebugArgs>),
     /// Hosts for ssh, scp, sftp, rsync, sshfs and editors

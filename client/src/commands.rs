@@ -5,13 +5,16 @@ pub mod debug;
 pub mod detach;
 pub mod exec;
 pub mod inject;
+pub mod install;
 pub mod logs;
 pub mod port_forward;
 pub mod proxy;
 pub mod pull;
 pub mod restart;
+pub mod shell;
 pub mod ssh_config;
 pub mod status;
+pub mod uninstall;
 pub mod verify;
 
 use std::io::Write;

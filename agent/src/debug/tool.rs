@@ -104,7 +104,7 @@ pub(super) fn let_end(tool: &Tool, mut child: Child) -> Result<(), DebugError> {
     }
 }
 
-fn ended(tool: &Tool, status: std::process::ExitStatus) -> Result<(), DebugError> {
+pub(super) fn ended(tool: &Tool, status: std::process::ExitStatus) -> Result<(), DebugError> {
     use std::os::unix::process::ExitStatusExt;
     let interrupted = status.signal() == Some(Signal::SIGINT as i32) || status.code() == Some(130);
     match status.success() || interrupted {

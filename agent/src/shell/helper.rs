@@ -142,11 +142,11 @@ fn become_app(plan: &Plan) -> Done<()> {
     // What a change of ids makes of it is the sysctl fs.suid_dumpable.
     let _ = dumpable::harden();
     // Another uid than root's has none left here.
-    let own = crate::sys::proc::ProcDir::own().and_then(|own| own.status());
-    let own = own.map_err(|error| Failure(format!("cannot read the own capabilities: {error}")))?;
-    capabilities::set(own.cap_permitted.0 & plan.permitted).map_err(failed("give up capabilities"))?;
+    // The proc file system that is seen here is the app's.
+    let own = capabilities::permitted().map_err(failed("read the own capabilities"))?;
+    capabilities::set(own & plan.permitted).map_err(failed("give up capabilities"))?;
     // root gets at execve what the bounding set permits.
-    let exceeds = own.cap_bounding.0 & !plan.bounding != 0;
+    let exceeds = capabilities::bounding() & !plan.bounding != 0;
     match bounded {
         Err(errno) if plan.uid == 0 && exceeds && !plan.no_new_privileges => Err(Failure(format!(
             "cannot give up the capabilities that the app has not: {} (hint: give the agent SETPCAP, or drop the \

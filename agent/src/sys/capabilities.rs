@@ -24,19 +24,35 @@ struct Part {
 /// Takes from the bounding set what is not in `kept`, so that no execve gives it back. EPERM without SETPCAP.
 pub fn bound(kept: u64) -> Result<(), Errno> {
     for capability in 0..CAPABILITIES {
-        if kept >> capability & 1 == 1 {
-            continue;
-        }
-        // SAFETY: both calls take integers and touch no memory.
-        let held = unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(capability), 0, 0, 0) };
-        if held == 1 {
-            // SAFETY: as above.
+        if kept >> capability & 1 == 0 && is_bounded(capability) {
+            // SAFETY: the call takes integers and touches no memory.
             let dropped =
                 unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) };
             Errno::result(dropped)?;
         }
     }
     Ok(())
+}
+
+/// The permitted set of this thread.
+pub fn permitted() -> Result<u64, Errno> {
+    let header = Header { version: VERSION, pid: 0 };
+    let mut parts = [Part::default(); 2];
+    // SAFETY: the kernel reads the header and writes two parts, as capget(2) says for this version.
+    let read = unsafe { libc::syscall(libc::SYS_capget, &raw const header, parts.as_mut_ptr()) };
+    Errno::result(read)?;
+    let [low, high] = parts;
+    Ok(u64::from(high.permitted) << 32 | u64::from(low.permitted))
+}
+
+/// The bounding set of this thread.
+pub fn bounding() -> u64 {
+    (0..CAPABILITIES).fold(0, |set, capability| set | u64::from(is_bounded(capability)) << capability)
+}
+
+fn is_bounded(capability: u32) -> bool {
+    // SAFETY: the call takes integers and touches no memory; a number that the kernel does not know is an error.
+    unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(capability), 0, 0, 0) == 1 }
 }
 
 /// Sets the permitted and effective sets of this thread; the inheritable and ambient ones become empty.

@@ -114,7 +114,7 @@ fn build(directory: &Path) -> Result<()> {
 }
 
 /// Cargo puts what it builds where the demo looks for it, whatever this program itself was built with.
-pub(crate) fn own_settings(command: &mut Command, project: &Path) {
+pub fn own_settings(command: &mut Command, project: &Path) {
     command.env("CARGO_TARGET_DIR", project.join("target"));
     for variable in ["CARGO_BUILD_TARGET", "CARGO_ENCODED_RUSTFLAGS", "RUSTFLAGS"] {
         command.env_remove(variable);

@@ -1,0 +1,12 @@
+//! The agent's SSH server under stock tools: OpenSSH, rsync, sshfs, tmux, paramiko and asyncssh, with an app in
+//! namespaces of its own.
+
+mod escapes;
+mod files;
+mod forwards;
+mod limits;
+mod login;
+mod python;
+mod rig;
+mod scratch;
+mod terminal;

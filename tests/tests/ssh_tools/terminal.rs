@@ -1,0 +1,89 @@
+//! A terminal: keys, an editor, a new size, as a person sees them in tmux.
+
+use std::process::Command;
+
+use crate::rig::{Rig, Root, run, until};
+
+/// A tmux server of its own, with `ssh pod` in it.
+struct Screen {
+    socket: std::path::PathBuf,
+}
+
+impl Screen {
+    fn open(rig: &Rig, arguments: &str) -> Self {
+        let screen = Self { socket: rig.path("tmux") };
+        let ssh =
+            format!("ssh -F {} {arguments}; echo ended with $?; sleep 60", rig.path("config").display());
+        run(screen.tmux().args(["-f", "/dev/null", "new-session", "-d", "-x", "90", "-y", "20", &ssh]));
+        screen
+    }
+
+    fn tmux(&self) -> Command {
+        let mut tmux = Command::new("tmux");
+        tmux.arg("-S").arg(&self.socket);
+        tmux
+    }
+
+    fn shows(&self) -> String {
+        run(self.tmux().args(["capture-pane", "-p"]))
+    }
+
+    fn keys(&self, keys: &[&str]) {
+        run(self.tmux().arg("send-keys").args(keys));
+    }
+
+    #[track_caller]
+    fn wait_for(&self, text: &str) {
+        until(text, || self.shows().contains(text));
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the screen: {}", self.shows());
+        }
+        run(self.tmux().arg("kill-server"));
+    }
+}
+
+#[test]
+#[ignore = "needs: root"]
+fn an_editor_works_and_follows_the_size() {
+    let rig = Rig::start(Root::Debian);
+    let screen = Screen::open(&rig, "pod");
+    screen.keys(&["stty size; echo $TERM; tty", "Enter"]);
+    screen.wait_for("20 90");
+    screen.wait_for("/dev/pts/");
+    run(screen.tmux().args(["resize-window", "-x", "70", "-y", "15"]));
+    screen.keys(&["clear; stty size", "Enter"]);
+    screen.wait_for("15 70");
+    screen.keys(&["vim.tiny -u NONE text", "Enter"]);
+    screen.wait_for("[New");
+    screen.keys(&["i", "hello from vi", "Escape"]);
+    screen.keys(&[":wq", "Enter"]);
+    let file = rig.path("project/text");
+    until("the file is written", || {
+        std::fs::read_to_string(&file).is_ok_and(|text| text == "hello from vi\n")
+    });
+    // Keys become signals there.
+    screen.keys(&["clear; sleep 4712", "Enter"]);
+    until("it sleeps", || rig.says("pgrep -f '^sleep 4712' || true") != "");
+    screen.keys(&["C-c", "echo rc=$?", "Enter"]);
+    screen.wait_for("rc=130");
+    screen.keys(&["exit 3", "Enter"]);
+    screen.wait_for("ended with 3");
+}
+
+#[test]
+#[ignore = "needs: root"]
+fn a_terminal_in_a_root_that_has_nothing() {
+    let rig = Rig::start(Root::Scratch);
+    let screen = Screen::open(&rig, "pod");
+    screen.keys(&["tty; stty size; pwd", "Enter"]);
+    screen.wait_for("/dev/pts/0");
+    screen.wait_for("20 90");
+    screen.wait_for("/srv/app");
+    screen.keys(&["exit", "Enter"]);
+    screen.wait_for("ended with 0");
+}
