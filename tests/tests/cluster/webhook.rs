@@ -44,7 +44,7 @@ impl<'a> Installed<'a> {
         let scope = format!("{SCOPE}={}", namespace.name);
         namespace.kubectl.run(&["label", "namespace", &namespace.name, &scope])?;
         let words = ["install", "--yes", "-n", &this.system, "--only", &scope, "--image", IMAGE];
-        let more = ["--agent-image", AGENT_IMAGE, "--injector-arg=--certificate-overlap=2"];
+        let more = ["--agent-image", AGENT_IMAGE, "--injector-arg=--certificate-overlap=8"];
         let said = namespace.run(&this.project, &[&words[..], &more].concat())?.code(0)?;
         ensure!(said.out.contains("is ready and serves"), "{said:?}");
         let run = std::env::var("DEVSYNC_TEST_RUN").unwrap_or_else(|_| "by-hand".to_owned());
