@@ -19,7 +19,7 @@ pub use inject::{InjectArgs, LevelWord};
 pub use install::{InstallArgs, InstallationArgs, Label, UninstallArgs};
 pub use look::{LogsArgs, PortForwardArgs};
 pub use target::{ClusterArgs, TargetArgs, TargetWord, WorkloadKind, is_target_name};
-pub use tools::{DebugArgs, ExecArgs, ProxyArgs, SshConfigArgs};
+pub use tools::{DebugArgs, ExecArgs, ProxyArgs, ShellArgs, SshConfigArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -62,7 +62,7 @@ pub enum Command {
     Logs(LogsArgs),
     /// Listen on ports here that lead into the pod
     PortForward(PortForwardArgs),
-    /// Put devsync into manifests: a filter for pipes, kustomize and Helm; or apply it
+    /// Put devsync into manifests: a filter for pipes, kustomize and Helm
     Inject(Box<InjectArgs>),
     /// Install the webhook that gives pods of development namespaces their agent
     Install(InstallArgs),
@@ -70,6 +70,8 @@ pub enum Command {
     Uninstall(UninstallArgs),
     /// Run a program where the app lives: tests, linters
     Exec(Box<ExecArgs>),
+    /// A prompt in the app's root, in a FROM-scratch container too
+    Shell(Box<ShellArgs>),
     /// A debugger on the app as it runs: gdb, lldb, delve, an editor
     Debug(Box<DebugArgs>),
     /// Hosts for ssh, scp, sftp, rsync, sshfs and editors

@@ -43,7 +43,7 @@ pub(crate) use agent::who;
 pub use agent::{Access, Raw, open, raw};
 pub use config::{Place, place};
 pub use detach::{DetachOptions, detach};
-pub use exec::exec;
+pub use exec::{closes_input, exec};
 pub use explain::explain;
 pub use find::{Seen, Version, candidates, find, look, next_change};
 pub use forward::{Forward, PortStream, Said, forward};

@@ -11,6 +11,7 @@ pub mod port_forward;
 pub mod proxy;
 pub mod pull;
 pub mod restart;
+pub mod shell;
 pub mod ssh_config;
 pub mod status;
 pub mod uninstall;

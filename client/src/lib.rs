@@ -92,6 +92,7 @@ async fn command(command: &Command) -> Result<ExitCode, CommandError> {
         Command::PortForward(args) => commands::port_forward::run(args).await,
         Command::Inject(args) => commands::inject::run(args).await,
         Command::Exec(args) => commands::exec::run(args).await,
+        Command::Shell(args) => commands::shell::run(args).await,
         Command::Debug(args) => commands::debug::run(args).await,
         Command::SshConfig(args) => commands::ssh_config::run(args).await,
         Command::Proxy(args) => commands::proxy::run(args).await,

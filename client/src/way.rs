@@ -1,7 +1,10 @@
 //! A stream to the SSH server of a target's agent on which nothing was said yet, for whoever speaks SSH over it:
 //! OpenSSH behind `devsync proxy`, or a shell of our own. The server's key is known from elsewhere, never from the stream.
 
-use russh::keys::PublicKey;
+use std::sync::Arc;
+
+use russh::keys::key::safe_rng;
+use russh::keys::{Algorithm, PrivateKey, PublicKey};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
@@ -9,7 +12,8 @@ use crate::cli::TargetWord;
 use crate::cluster::{self, Access, PodTarget, Raw, Said};
 use crate::connect::{Route, pod_of, tell_container, tell_stdio};
 use crate::error::{CommandError, Kind};
-use crate::transport::ssh::PinnedKey;
+use crate::program::{Program, Wish};
+use crate::transport::ssh::{PinnedKey, program_over};
 use crate::transport::{Link, Transport, container, stdio};
 
 /// A host key's line is some hundred bytes.
@@ -48,6 +52,17 @@ impl Way {
     pub fn split(self) -> (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>, WayEnd) {
         (self.reader, self.writer, WayEnd(self.end))
     }
+}
+
+/// Runs `wish` through the agent's SSH server in the app's root, with a key of this moment; no words are a shell.
+pub async fn program(route: &Route, wish: &Wish) -> Result<(Program, WayEnd), CommandError> {
+    let key = PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519);
+    let key = key.map_err(|error| CommandError::new("a key for this session cannot be made").cause(error))?;
+    let way = open(route, key.public_key()).await?;
+    let (host_key, name) = (way.host_key.clone(), way.name.clone());
+    let (reader, writer, end) = way.split();
+    let stream = tokio::io::join(reader, writer);
+    Ok((program_over(stream, Arc::new(key), &host_key, &name, wish).await?, end))
 }
 
 /// Keeps the carrier alive, and knows why it ended.

@@ -20,7 +20,7 @@ pub(super) fn run(tool: Tool, app: &Identity) -> Result<(), DebugError> {
     let mut command = tool.command(app)?;
     let pid = app.pid().to_string();
     command.args(["attach", &pid, "--headless", "--api-version=2", "--listen=127.0.0.1:0"]);
-    command.args(["--check-go-version=false", "--log-dest=2"]);
+    command.arg("--check-go-version=false");
     let mut child = tool.spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
     let silent = || DebugError::Silent { tool: tool.name() };
     let mut said = BufReader::new(child.stdout.take().ok_or_else(silent)?);

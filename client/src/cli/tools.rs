@@ -117,3 +117,9 @@ pub struct DebugArgs {
     #[command(flatten)]
     pub output: OutputArgs,
 }
+
+#[derive(Debug, Args)]
+pub struct ShellArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+}

@@ -9,6 +9,7 @@ use crate::error::CommandError;
 use crate::program::{self, End, Wish};
 use crate::settings;
 use crate::terminal;
+use crate::way;
 
 pub async fn run(args: &ExecArgs) -> Result<ExitCode, CommandError> {
     let (config, project) = settings::project_of(args.target.target.as_ref())?;
@@ -20,7 +21,7 @@ pub async fn run(args: &ExecArgs) -> Result<ExitCode, CommandError> {
     let end = match &route.target {
         TargetWord::Workload { .. } | TargetWord::Selector(_) => in_pod(&route, &wish).await?,
         TargetWord::Container { .. } | TargetWord::Pid(_) | TargetWord::Ssh { .. } | TargetWord::Named(_) => {
-            return Err(CommandError::usage(format!("{} has no exec yet", route.target)));
+            through_agent(&route, &wish).await?
         }
     };
     match end {
@@ -39,10 +40,26 @@ fn wish(args: &ExecArgs) -> Result<Wish, CommandError> {
     Ok(Wish { words: args.command.clone(), stdin: args.stdin, terminal })
 }
 
+/// In the container's own cgroup where that can be, else by the agent, which has a toolbox.
 async fn in_pod(route: &Route, wish: &Wish) -> Result<End, CommandError> {
     let (cluster, pod) = pod_of(route).await?;
+    // Older servers cannot tell a program that its input has ended.
+    if wish.stdin && wish.terminal.is_none() && pod.has_agent && !cluster::closes_input(&cluster).await? {
+        return through_agent(route, wish).await;
+    }
     let program = cluster::exec(&cluster, &pod, &pod.container, wish).await?;
-    program.carry(wish.terminal.is_some()).await
+    match program.carry(wish.terminal.is_some()).await? {
+        End::Missing(_) if pod.has_agent => through_agent(route, wish).await,
+        end => Ok(end),
+    }
+}
+
+/// Over the agent's SSH server, in the app's root.
+pub(super) async fn through_agent(route: &Route, wish: &Wish) -> Result<End, CommandError> {
+    let (program, way) = way::program(route, wish).await?;
+    let end = program.carry(wish.terminal.is_some()).await;
+    drop(way);
+    end
 }
 
 fn missing(wish: &Wish, route: &Route, why: &str) -> CommandError {

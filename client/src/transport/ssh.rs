@@ -4,6 +4,7 @@
 mod algorithms;
 mod host_key;
 mod identity;
+mod program;
 
 use std::future::Future;
 use std::io;
@@ -23,6 +24,7 @@ use tokio::time::timeout;
 
 pub use host_key::{HostKeyError, PinnedKey};
 pub use identity::IdentityError;
+pub use program::program_over;
 
 use super::{Link, Transport};
 use identity::Identity;
@@ -135,10 +137,7 @@ struct Login<'a> {
 }
 
 impl Login<'_> {
-    async fn in_time(
-        &self,
-        setup: impl Future<Output = Result<Transport, SshError>>,
-    ) -> Result<Transport, SshError> {
+    async fn in_time<T>(&self, setup: impl Future<Output = Result<T, SshError>>) -> Result<T, SshError> {
         let setup = timeout(SETUP, Box::pin(setup)).await;
         setup.unwrap_or_else(|_| Err(SshError::Silent { addr: self.addr.to_owned() }))
     }
@@ -148,15 +147,25 @@ impl Login<'_> {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         identity: Identity,
     ) -> Result<Transport, SshError> {
+        let handle = self.connected(stream, identity).await?;
+        let stream = self.open(&handle).await?;
+        let (reader, writer) = tokio::io::split(stream);
+        let link = Box::new(Connection(handle));
+        Ok(Transport { reader: Box::new(reader), writer: Box::new(writer), level: None, link })
+    }
+
+    /// A connection that is logged in; the host key was compared first.
+    async fn connected(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        identity: Identity,
+    ) -> Result<Handle<Verifier>, SshError> {
         let verifier = Verifier { pinned: self.host_key.clone() };
         let config = Arc::new(algorithms::client_config());
         let connected = client::connect_stream(config, stream, verifier).await;
         let mut handle = connected.map_err(|error| error.explain(self))?;
         self.authenticate(&mut handle, identity).await?;
-        let stream = self.open(&handle).await?;
-        let (reader, writer) = tokio::io::split(stream);
-        let link = Box::new(Connection(handle));
-        Ok(Transport { reader: Box::new(reader), writer: Box::new(writer), level: None, link })
+        Ok(handle)
     }
 
     async fn authenticate(&self, handle: &mut Handle<Verifier>, identity: Identity) -> Result<(), SshError> {

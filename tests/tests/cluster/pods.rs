@@ -3,13 +3,16 @@
 mod bad;
 mod demos;
 mod ephemeral;
+mod customize;
 mod following;
 mod large;
 mod python;
 mod refused;
 mod replicas;
 mod rust;
+mod supervised;
 mod workload;
+mod workspace;
 
 use std::path::PathBuf;
 
@@ -19,7 +22,7 @@ use devsync_tests::cluster::namespace::{self, Namespace};
 use devsync_tests::cluster::project::{Project, QUESTION, answer};
 
 /// Runs a test in a namespace of its own.
-fn in_namespace(test: impl FnOnce(&Namespace) -> Result<()>) -> Result<()> {
+pub(crate) fn in_namespace(test: impl FnOnce(&Namespace) -> Result<()>) -> Result<()> {
     namespace::with_namespace(programs()?, test)
 }
 
