@@ -1,9 +1,9 @@
 //! The tests, by what they are about, and what they share.
 
 mod bad;
+mod customize;
 mod demos;
 mod ephemeral;
-mod customize;
 mod following;
 mod large;
 mod python;
