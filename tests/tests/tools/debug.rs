@@ -1,0 +1,178 @@
+//! `devsync debug` with real debuggers: a breakpoint by line hits, a variable reads right, the app serves on.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Lines};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+use devsync_tests::app::App;
+use serde_json::Value;
+
+use crate::rig::{Rig, both, demo, line_of};
+
+/// A `devsync debug` that listens, and ends with its first debugger.
+struct Debug {
+    child: Child,
+    events: Lines<BufReader<ChildStdout>>,
+    port: u64,
+}
+
+impl Debug {
+    fn start(rig: &Rig, app: &App, words: &[&str]) -> Result<Debug> {
+        let target = format!("pid/{}", app.pid());
+        let words = [&["debug", &target, "--once", "-o", "json", "--port", "0"], words].concat();
+        let mut child = rig.command(&words).stdout(Stdio::piped()).spawn()?;
+        let events = BufReader::new(child.stdout.take().context("piped")?).lines();
+        let mut debug = Debug { child, events, port: 0 };
+        let first = debug.event("listening")?;
+        debug.port = first["port"].as_u64().with_context(|| format!("a port in {first}"))?;
+        Ok(debug)
+    }
+
+    fn event(&mut self, name: &str) -> Result<Value> {
+        loop {
+            let line = self.events.next().with_context(|| format!("no event {name}"))??;
+            let event: Value = serde_json::from_str(&line)?;
+            if event["event"] == name {
+                return Ok(event);
+            }
+        }
+    }
+
+    fn ends_well(mut self) -> Result<()> {
+        self.event("detached")?;
+        let status = self.child.wait()?;
+        ensure!(status.success(), "debug ended with {status}");
+        Ok(())
+    }
+}
+
+/// Asks while a debugger may hold the app.
+fn ask_later(app: &App) -> thread::JoinHandle<std::io::Result<String>> {
+    let mut client = app.client();
+    thread::spawn(move || {
+        loop {
+            match client.get("/add/40/2") {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                done => return done,
+            }
+        }
+    })
+}
+
+fn serves_free(app: &App) -> Result<()> {
+    let status = fs::read_to_string(format!("/proc/{}/status", app.pid()))?;
+    ensure!(status.contains("TracerPid:\t0\n"), "{status}");
+    for _ in 0..2 {
+        ensure!(app.client().get("/add/2/3")?.contains("2 + 3 = 5"));
+    }
+    Ok(())
+}
+
+fn gdb(symbols: &Path, port: u64, words: &[&str]) -> Command {
+    let mut gdb = Command::new("gdb");
+    gdb.args(["-batch", "-nx", "-iex", "set sysroot", "-ex", &format!("target remote 127.0.0.1:{port}")]);
+    gdb.args(words.iter().flat_map(|word| ["-ex", word])).arg(symbols).stdin(Stdio::null());
+    gdb
+}
+
+#[test]
+#[ignore = "needs: root"]
+fn gdb_stops_at_a_line_of_a_scratch_app_and_lets_go() -> Result<()> {
+    let rig = Rig::new()?;
+    let symbols = rig.rust()?;
+    let app = rig.start(&symbols)?;
+    let debug = Debug::start(&rig, &app, &["--symbols", &symbols.to_string_lossy()])?;
+    let line = line_of(&demo("rust/src/main.rs"), "x.checked_add(y)")?;
+    let asked = ask_later(&app);
+    let stop = format!("break main.rs:{line}");
+    let output =
+        gdb(&symbols, debug.port, &[&stop, "continue", "print path", "info args", "detach"]).output()?;
+    let said = both(&output);
+    ensure!(said.contains("hit Breakpoint 1") && said.contains("/add/"), "{said}");
+    debug.ends_well()?;
+    let _ = asked.join();
+    serves_free(&app)
+}
+
+#[test]
+#[ignore = "needs: root"]
+fn a_lost_gdb_leaves_no_breakpoint_in_the_app() -> Result<()> {
+    let rig = Rig::new()?;
+    let symbols = rig.rust()?;
+    let app = rig.start(&symbols)?;
+    let debug = Debug::start(&rig, &app, &["--symbols", &symbols.to_string_lossy()])?;
+    let line = line_of(&demo("rust/src/main.rs"), "x.checked_add(y)")?;
+    let stop = format!("break main.rs:{line}");
+    let mut gdb = gdb(&symbols, debug.port, &["set debug remote 1", &stop, "continue"])
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()?;
+    // Killed once the app runs with the breakpoint in it.
+    let mut inserted = false;
+    for line in BufReader::new(gdb.stderr.take().context("piped")?).lines() {
+        let line = line?;
+        inserted |= line.contains("Sending packet: $Z0");
+        if inserted && line.contains("Sending packet: $vCont;c") {
+            break;
+        }
+    }
+    gdb.kill()?;
+    gdb.wait()?;
+    debug.ends_well()?;
+    serves_free(&app)
+}
+
+#[test]
+#[ignore = "needs: root"]
+fn delve_stops_at_a_line_of_a_scratch_app_and_lets_go() -> Result<()> {
+    let rig = Rig::new()?;
+    let app = rig.start(&rig.go()?)?;
+    let debug = Debug::start(&rig, &app, &[])?;
+    let line = line_of(&demo("go/main.go"), "fmt.Fprintf(w")?;
+    let script = rig.path("init.dlv");
+    fs::write(&script, format!("break main.go:{line}\ncontinue\nprint sum\nclearall\nexit\n"))?;
+    let asked = ask_later(&app);
+    let mut dlv = Command::new("dlv");
+    dlv.arg("connect").arg(format!("127.0.0.1:{}", debug.port)).arg("--init").arg(&script);
+    let output = dlv.env("HOME", rig.dir.path()).stdin(Stdio::null()).output()?;
+    let said = both(&output);
+    ensure!(said.contains("main.add") && said.contains("42"), "{said}");
+    debug.ends_well()?;
+    let _ = asked.join();
+    serves_free(&app)
+}
+
+#[test]
+#[ignore = "needs: root"]
+fn what_cannot_be_debugged_is_told_and_left_alone() -> Result<()> {
+    let rig = Rig::new()?;
+    let symbols = rig.rust()?;
+    let app = rig.start(&symbols)?;
+    let target = format!("pid/{}", app.pid());
+    // Symbols of another build: both build ids are told.
+    let other = rig.command(&["debug", &target, "--symbols", "/bin/true"]).output()?;
+    let said = both(&other);
+    ensure!(other.status.code() == Some(1) && said.matches("build id").count() == 2, "{said}");
+    // A debugger that is there already: who.
+    let debug = Debug::start(&rig, &app, &[])?;
+    let mut gdb = gdb(&symbols, debug.port, &["shell sleep 1000"]).stdout(Stdio::null()).spawn()?;
+    let tracer = format!("/proc/{}/status", app.pid());
+    while fs::read_to_string(&tracer)?.contains("TracerPid:\t0\n") {
+        thread::yield_now();
+    }
+    let second = rig.command(&["debug", &target]).output()?;
+    gdb.kill()?;
+    gdb.wait()?;
+    let said = both(&second);
+    ensure!(second.status.code() == Some(1) && said.contains("gdbserver (pid "), "{said}");
+    // What gdb itself started.
+    let _ = Command::new("pkill").args(["--parent", &gdb.id().to_string()]).status();
+    debug.ends_well()?;
+    serves_free(&app)?;
+    let gone = rig.command(&["debug", "pid/4194304"]).output()?;
+    ensure!(gone.status.code() == Some(1) && both(&gone).contains("4194304"), "{}", both(&gone));
+    Ok(())
+}

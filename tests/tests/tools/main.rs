@@ -1,0 +1,5 @@
+//! The tools with a process of this machine, and the real programs beside them: gdb, Delve, OpenSSH.
+
+mod debug;
+mod rig;
+mod ssh;
