@@ -86,8 +86,11 @@ fn notes(read: &mut ReadAt<'_>) -> Option<Vec<(u64, u64)>> {
     Some(entries.collect())
 }
 
-/// The first note: its type, name and value, and what follows.
-fn note(bytes: &[u8]) -> Option<(u32, &[u8], &[u8], &[u8])> {
+/// A note's type, name and value, and what follows it.
+type Note<'n> = (u32, &'n [u8], &'n [u8], &'n [u8]);
+
+/// The first note.
+fn note(bytes: &[u8]) -> Option<Note<'_>> {
     let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let padded = |len: u32| usize::try_from(len).ok()?.checked_next_multiple_of(4);
     let (name_len, value_len, kind) = (word(0)?, word(4)?, word(8)?);

@@ -21,8 +21,7 @@ pub fn identity(dir: &Dir) -> Result<PublicKey, SshConfigError> {
 
 fn make(dir: &Dir) -> Result<(), SshConfigError> {
     let path = dir.identity_file();
-    let mut key = PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519)
-        .map_err(|error| SshConfigError::Key(error.into()))?;
+    let mut key = PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).map_err(SshConfigError::Key)?;
     key.set_comment("devsync");
     let text = key.to_openssh(LineEnding::LF).map_err(SshConfigError::Key)?;
     let mut file = tempfile::NamedTempFile::new_in(&dir.0).map_err(io_error("write in", &dir.0))?;
