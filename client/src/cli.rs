@@ -62,7 +62,7 @@ pub enum Command {
     Logs(LogsArgs),
     /// Listen on ports here that lead into the pod
     PortForward(PortForwardArgs),
-    /// Put devsync into manifests: a filter for pipes, kustomize and Helm; or apply it
+    /// Put devsync into manifests: a filter for pipes, kustomize and Helm
     Inject(Box<InjectArgs>),
     /// Install the webhook that gives pods of development namespaces their agent
     Install(InstallArgs),

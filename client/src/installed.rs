@@ -29,7 +29,7 @@ pub async fn correct(
     project: &Project,
     wishes: &Wishes,
 ) -> Result<(), CommandError> {
-    let is_wished = !wishes.sync.is_empty() || wishes.exe.is_some();
+    let is_wished = !wishes.sync.is_empty() || wishes.exe.is_some() || wishes.sync_root.is_some();
     if is_wished || app.runtime() != Runtime::Interpreted("Python") {
         return Ok(());
     }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use devsync_protocol::contract::annotation;
 use devsync_protocol::message::Place;
 use devsync_protocol::path::{PathError, PodPath, RelPath, display};
 use devsync_protocol::restart::RestartMode;
@@ -10,6 +11,7 @@ use thiserror::Error;
 use crate::app::{App, Runtime};
 use crate::build::Build;
 use crate::cli::SyncSpec;
+use crate::cluster::PodTarget;
 use crate::error::CommandError;
 use crate::project::Project;
 
@@ -61,6 +63,19 @@ pub struct Wishes {
     pub sync: Vec<SyncSpec>,
     pub exe: Option<PathBuf>,
     pub build: Option<String>,
+    /// Where the pod itself says that files go, and how its app is restarted: what is neither on the command line nor in
+    /// devsync.toml.
+    pub sync_root: Option<PodPath>,
+    pub restart: Option<RestartMode>,
+}
+
+impl Wishes {
+    /// The same with what the pod says.
+    #[must_use]
+    pub fn of_pod(&self, pod: Option<&PodTarget>) -> Self {
+        let (sync_root, restart) = pod.map(|pod| (pod.sync_root(), pod.restart())).unwrap_or_default();
+        Self { sync_root, restart, ..self.clone() }
+    }
 }
 
 #[derive(Debug, Error)]
@@ -101,9 +116,12 @@ impl From<MappingError> for CommandError {
 /// Decides what goes where. `has_loader`: the app's root has the dynamic loader of its machine.
 pub fn decide(app: &App, project: &Project, wishes: &Wishes, has_loader: bool) -> Result<Plan, MappingError> {
     let mut plan = match wishes.sync.is_empty() && wishes.exe.is_none() {
-        true => by_what_is_found(app, project, has_loader)?,
+        true => by_what_is_found(app, project, wishes, has_loader)?,
         false => as_told(app, wishes)?,
     };
+    if let Some(restart) = &wishes.restart {
+        plan.restart = restart.clone();
+    }
     if let Some(word) = app.reloads_itself()
         && plan.restart == RestartMode::Auto
     {
@@ -191,14 +209,38 @@ fn place(to: &str) -> Result<Place, PathError> {
     }
 }
 
-fn by_what_is_found(app: &App, project: &Project, has_loader: bool) -> Result<Plan, MappingError> {
+fn by_what_is_found(
+    app: &App,
+    project: &Project,
+    wishes: &Wishes,
+    has_loader: bool,
+) -> Result<Plan, MappingError> {
+    let tree = |because: String| match &wishes.sync_root {
+        Some(root) => Ok(said_by_pod(app, project, root, because)),
+        None => tree(app, project, because),
+    };
     match app.runtime() {
-        Runtime::Interpreted(language) => tree(app, project, format!("a {language} app")),
+        Runtime::Interpreted(language) => tree(format!("a {language} app")),
         Runtime::Jar(jar) => built_jar(app, project, &jar),
         Runtime::Native if project.cargo.is_some() || project.go.is_some() => {
             compiled(app, project, has_loader)
         }
-        Runtime::Native => tree(app, project, "a program whose sources are not here".to_owned()),
+        Runtime::Native => tree("a program whose sources are not here".to_owned()),
+    }
+}
+
+/// The directory over the place that the pod's annotation names.
+fn said_by_pod(app: &App, project: &Project, root: &PodPath, because: String) -> Plan {
+    let keeps = output_that_runs(app, project).into_iter().collect();
+    let source = Source::Tree(project.dir.clone());
+    Plan {
+        mappings: vec![Mapping { source, place: Place::At(root.clone()), keeps }],
+        build: None,
+        restart: RestartMode::Auto,
+        exe: None,
+        guessed: false,
+        confirm: None,
+        because: format!("{because}, and its pod says {}", annotation::SYNC_ROOT),
     }
 }
 

@@ -113,7 +113,7 @@ pub fn wishes(sync: &[SyncSpec], exe: Option<&PathBuf>, config: &Config, project
     Wishes {
         sync: if named { sync.to_vec() } else { config.sync.iter().map(in_project).collect() },
         exe: if named { exe.cloned() } else { config.exe.as_ref().map(|exe| project.join(exe)) },
-        build: None,
+        ..Wishes::default()
     }
 }
 

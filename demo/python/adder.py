@@ -1,4 +1,6 @@
-"""An HTTP service: GET /add/X/Y answers the sum. Run as: gunicorn adder:app"""
+"""An HTTP service: GET /add/X/Y answers the sum, GET /environment where it runs. Run as: gunicorn adder:app"""
+
+import os
 
 from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPBadRequest
@@ -17,9 +19,15 @@ def add(request):
     return Response(f"{x} + {y} = {x + y}\n", content_type="text/plain")
 
 
+@view_config(route_name="environment", request_method="GET")
+def environment(request):
+    return Response(os.environ.get("ENVIRONMENT", "none") + "\n", content_type="text/plain")
+
+
 def make_app():
     with Configurator() as config:
         config.add_route("add", "/add/{x}/{y}")
+        config.add_route("environment", "/environment")
         config.scan(__name__)
         return config.make_wsgi_app()
 

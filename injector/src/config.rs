@@ -94,7 +94,13 @@ impl Config {
 fn yaml(error: &serde_saphyr::Error) -> ConfigError {
     let message = error.to_string();
     match error.location() {
-        Some(at) => ConfigError::Yaml { line: at.line(), column: at.column(), message },
+        Some(at) => {
+            let (line, column) = (at.line(), at.column());
+            // It says so itself too, at the end.
+            let end = format!(" at line {line}, column {column}");
+            let message = message.strip_suffix(&end).unwrap_or(&message).to_owned();
+            ConfigError::Yaml { line, column, message }
+        }
         None => ConfigError::Unreadable(message),
     }
 }

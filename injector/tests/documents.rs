@@ -129,8 +129,8 @@ fn broken_text_is_refused_with_line_and_column() {
     for (text, line, column) in [
         ("a: 1\n---\nb: [1,\n  2\nc: }\n", 5, 2),
         ("a: *nowhere\n", 1, 4),
-        ("a: \"no end\n", 2, 1),
-        ("{\"a\": 1,\n \"b\": }\n", 2, 7),
+        ("a: \"no end\n", 1, 4),
+        ("{\"a\": 1,\n \"b\": ]}\n", 2, 7),
         ("{\"a\": 1", 1, 7),
         ("a: 1\nb: 1\n c: 2\n", 3, 3),
     ] {

@@ -2,6 +2,7 @@
 //! Which cluster: that of `DEVSYNC_TEST_CONTEXT`, or of `DEVSYNC_TEST_KUBECONFIG` (`scripts/test cluster` sets it).
 //! Never the current context of whoever runs the tests.
 
+pub mod inject;
 pub mod kubectl;
 pub mod manifests;
 pub mod namespace;

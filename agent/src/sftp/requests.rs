@@ -123,7 +123,7 @@ impl Server {
         let wanted = Wanted::read(fields)?;
         self.handles.has_room()?;
         let writes = flags & (WRITE | APPEND) != 0;
-        let open = if flags & CREATE != 0 && writes {
+        let open = if flags & CREATE != 0 {
             self.open_or_create(&path, flags, wanted.mode.unwrap_or(NEW_FILE))?
         } else {
             self.open_existing(&path, flags)?

@@ -41,7 +41,12 @@ const REFUSAL: Duration = Duration::from_millis(100);
 /// russh's settings for a server with this host key.
 pub(super) fn server_config(host_key: &PrivateKey, limits: &Limits) -> Config {
     Config {
-        server_id: SshId::Standard(Cow::Borrowed(concat!("SSH-2.0-devsync_", env!("CARGO_PKG_VERSION")))),
+        // By the comment asyncssh and others know in which order the names of a symlink are sent.
+        server_id: SshId::Standard(Cow::Borrowed(concat!(
+            "SSH-2.0-devsync_",
+            env!("CARGO_PKG_VERSION"),
+            " sftp-as-OpenSSH"
+        ))),
         methods: MethodSet::from(&[MethodKind::PublicKey][..]),
         auth_rejection_time: REFUSAL,
         auth_rejection_time_initial: Some(Duration::ZERO),

@@ -204,9 +204,10 @@ fn split_options(line: &str) -> (&str, &str) {
     if ["ssh-", "ecdsa-", "sk-"].iter().any(|kind| line.starts_with(kind)) {
         return ("", line);
     }
-    let mut quoted = false;
+    let (mut quoted, mut escaped) = (false, false);
     let blank = line.find(|c: char| {
-        quoted ^= c == '"';
+        quoted ^= c == '"' && !escaped;
+        escaped = c == '\\';
         !quoted && c.is_ascii_whitespace()
     });
     let (options, key) = line.split_at(blank.unwrap_or(line.len()));

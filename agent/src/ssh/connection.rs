@@ -164,6 +164,7 @@ impl Connection {
 
     fn forwards(&self, peer: &Peer) -> Forwards {
         Forwards {
+            peer: peer.clone(),
             handle: self.handle.clone(),
             throttle: Arc::clone(&self.throttle),
             target: self.shared.target(peer),

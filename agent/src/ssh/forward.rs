@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Peer;
 use super::pump::{inward, outward};
 use super::throttle::Throttle;
 use crate::target::find::Query;
@@ -44,6 +45,8 @@ pub(super) enum Listen {
 /// What the forwards of a connection share.
 #[derive(Clone)]
 pub(super) struct Forwards {
+    /// For the log.
+    pub(super) peer: Peer,
     pub(super) handle: Handle,
     pub(super) throttle: Arc<Throttle>,
     pub(super) target: Query,
@@ -82,12 +85,12 @@ impl Forwards {
         };
         match connected {
             Ok(stream) => {
-                tracing::info!(to = to.shown(), "forward begins");
+                tracing::info!(peer = %self.peer, to = to.shown(), "forward begins");
                 reply.accept().await;
                 self.carry(channel, stream).await;
             }
             Err(Refusal { reason, why }) => {
-                tracing::warn!(to = to.shown(), why, "forward refused");
+                tracing::warn!(peer = %self.peer, to = to.shown(), why, "forward refused");
                 reply.reject(reason).await;
             }
         }
@@ -178,12 +181,12 @@ impl Forwards {
         };
         match begun {
             Ok((key, port, stop)) => {
-                tracing::info!(on = ?key, "listens for the client");
+                tracing::info!(peer = %self.peer, on = ?key, "listens for the client");
                 listeners.0.insert(key, stop);
                 Some(port)
             }
             Err(error) => {
-                tracing::warn!(on = ?what, %error, "listening refused");
+                tracing::warn!(peer = %self.peer, on = ?what, %error, "listening refused");
                 None
             }
         }

@@ -6,7 +6,6 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use russh::keys::ssh_key::authorized_keys::ConfigOpts;
 use thiserror::Error;
 
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -63,12 +62,12 @@ enum Source {
 impl KeyOptions {
     pub(super) fn parse(text: &str) -> Result<Self, OptionError> {
         let mut options = Self::default();
-        for option in ConfigOpts::new(text).map_err(|_| OptionError::Malformed)?.iter() {
+        for option in split(text)? {
             let (name, value) = match option.split_once('=') {
                 Some((name, value)) => (name, Some(unquote(value)?)),
                 None => (option, None),
             };
-            match (name.to_ascii_lowercase().as_str(), value) {
+            match (name.to_ascii_lowercase().as_str(), value.as_deref()) {
                 (
                     "no-agent-forwarding"
                     | "no-x11-forwarding"
@@ -110,10 +109,37 @@ impl KeyOptions {
     }
 }
 
-fn unquote(value: &str) -> Result<&str, OptionError> {
-    let inner = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    // OpenSSH permits \" inside; nothing that is honoured here needs one.
-    inner.filter(|inner| !inner.contains('"')).ok_or(OptionError::Malformed)
+/// The options, at commas outside of quotes. (`ssh_key`'s own splitter knows no blanks in quotes, and no `\"`.)
+fn split(text: &str) -> Result<Vec<&str>, OptionError> {
+    let mut options = Vec::new();
+    let (mut start, mut quoted, mut escaped) = (0, false, false);
+    for (index, byte) in text.bytes().enumerate() {
+        match byte {
+            b'"' if !escaped => quoted = !quoted,
+            b',' if !quoted => {
+                options.push(text.get(start..index).unwrap_or_default());
+                start = index + 1;
+            }
+            byte if byte.is_ascii_control() && byte != b'\t' => return Err(OptionError::Malformed),
+            _ => {}
+        }
+        escaped = byte == b'\\';
+    }
+    if quoted {
+        return Err(OptionError::Malformed);
+    }
+    if !text.is_empty() {
+        options.push(text.get(start..).unwrap_or_default());
+    }
+    Ok(options)
+}
+
+/// A value's quotes are taken off, and `\"` inside means `"`, as in OpenSSH.
+fn unquote(value: &str) -> Result<String, OptionError> {
+    let inner =
+        value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).ok_or(OptionError::Malformed)?;
+    let plain = inner.replace("\\\"", "");
+    if plain.contains('"') { Err(OptionError::Malformed) } else { Ok(inner.replace("\\\"", "\"")) }
 }
 
 fn pattern(text: &str) -> Result<Pattern, OptionError> {
@@ -231,13 +257,15 @@ mod tests {
         assert_eq!(rights("no-port-forwarding"), Rights { terminal: true, ..none.clone() });
         assert_eq!(rights("restrict,command=\"a, b\""), Rights { command: Some("a, b".to_owned()), ..none });
         assert_eq!(rights("user-rc"), Rights::default());
+        assert_eq!(rights(r#"command="say \"a, b\"""#).command.as_deref(), Some(r#"say "a, b""#));
     }
 
     #[test]
     fn what_is_not_understood_refuses_the_line() {
         for text in [
             "command",
-            "command=\"a \\\"b\"",
+            "command=\"a \\\"b",
+            "command=\"a\"b\"",
             "permitopen=\"localhost:1\"",
             "environment=\"A=b\"",
             "cert-authority",

@@ -49,7 +49,7 @@ impl Server {
             host_key,
             authorized_keys,
             registered,
-            target: "auto".parse().expect("a target"),
+            target: "pid/4194304".parse().expect("a target"),
             open_forwards: false,
             limits,
         };

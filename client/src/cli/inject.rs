@@ -11,7 +11,7 @@ Examples:
   kubectl kustomize overlays/dev | devsync inject --level restricted --workspace /app | kubectl apply -f -
   helm upgrade demo chart/ --post-renderer devsync --post-renderer-args inject      (Helm 3)
   devsync inject --eject -f injected.yaml
-  devsync inject --apply -f manifests/ -n dev
+  devsync inject -f manifests/ | kubectl apply --server-side --field-manager devsync -f -
 
 What is not changed keeps its bytes. What was done, and what could not be done and why, goes to standard error.
 A pod, or a workload's pod template, with the label or annotation devsync.dev/inject: disabled is left alone.";
@@ -34,14 +34,10 @@ pub struct InjectArgs {
     #[arg(long)]
     pub eject: bool,
     /// Be a KRM function: a ResourceList in, a ResourceList out (kustomize)
-    #[arg(long, conflicts_with_all = ["files", "apply"])]
+    #[arg(long, conflicts_with = "files")]
     pub krm: bool,
-    /// Apply the result by server-side apply, with the field manager `devsync`, instead of printing it
-    #[arg(long)]
-    pub apply: bool,
 
-    /// The Pod Security level of the namespace. Default: of a Namespace in the input, else asked from the cluster with
-    /// --apply, else privileged
+    /// The Pod Security level of the namespace. Default: of a Namespace in the input, else privileged
     #[arg(long, value_enum, value_name = "LEVEL", help_heading = "How it is injected")]
     pub level: Option<LevelWord>,
     /// The server has native sidecars (Kubernetes 1.29): Jobs get an agent too
@@ -65,14 +61,4 @@ pub struct InjectArgs {
     /// Hold the app's first start until the first sync is in place
     #[arg(long, help_heading = "How it is injected")]
     pub wait: bool,
-
-    /// The namespace, for --apply (default: the object's, else the context's)
-    #[arg(short, long, value_name = "NAME", requires = "apply", help_heading = "Kubernetes")]
-    pub namespace: Option<String>,
-    /// The context in the kubeconfig, for --apply (default: the current one)
-    #[arg(long, value_name = "NAME", requires = "apply", help_heading = "Kubernetes")]
-    pub context: Option<String>,
-    /// The kubeconfig, for --apply
-    #[arg(long, value_name = "FILE", requires = "apply", help_heading = "Kubernetes")]
-    pub kubeconfig: Option<PathBuf>,
 }

@@ -144,10 +144,8 @@ async fn with_the_apps_ids(
 
 /// What the container that looks found out, once it has ended.
 async fn look_at_ids(cluster: &Cluster, target: &PodTarget, name: &str) -> Result<(u32, u32), CommandError> {
-    let Ended { reason, code, message } = match until_started(cluster, target, name, true).await? {
-        Some(ended) => ended,
-        None => Ended::default(),
-    };
+    let ended = until_started(cluster, target, name, true).await?;
+    let Ended { reason, code, message } = ended.unwrap_or_default();
     if let Some(ids) = body::told_ids(&message) {
         return Ok(ids);
     }

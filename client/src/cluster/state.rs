@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use devsync_protocol::contract::AGENT_CONTAINER;
+use devsync_protocol::contract::{AGENT_CONTAINER, annotation};
 use k8s_openapi::api::core::v1::{ContainerState, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -139,9 +139,11 @@ pub(super) fn choose(pod: &Pod, wanted: Option<&str>) -> Result<String, CommandE
             .cause(format!("its containers: {}", names.join(", ")))
             .hint_opt(hint));
     }
-    let annotated = pod.annotations().get(DEFAULT_CONTAINER).filter(|name| names.contains(&name.as_str()));
-    if let Some(name) = annotated {
-        return Ok(name.clone());
+    // devsync's own may list several; the first that is there is meant.
+    let own = pod.annotations().get(annotation::CONTAINER).into_iter().flat_map(|names| names.split(','));
+    let usual = pod.annotations().get(DEFAULT_CONTAINER).map(String::as_str);
+    if let Some(name) = own.map(str::trim).chain(usual).find(|name| names.contains(name)) {
+        return Ok(name.to_owned());
     }
     let apps: Vec<&str> = names.iter().copied().filter(|name| !PROXIES.contains(name)).collect();
     match apps.as_slice() {

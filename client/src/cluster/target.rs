@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use devsync_protocol::contract::AGENT_CONTAINER;
+use devsync_protocol::contract::{AGENT_CONTAINER, annotation};
+use devsync_protocol::path::PodPath;
+use devsync_protocol::restart::RestartMode;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
 use crate::cli::{TargetWord, WorkloadKind};
@@ -91,6 +93,22 @@ impl PodTarget {
 }
 
 impl PodTarget {
+    /// Where the pod says that files go, for who does not say otherwise. Its annotations name no other place than one in
+    /// the pod.
+    pub fn sync_root(&self) -> Option<PodPath> {
+        let says = |name: &str| PodPath::new(self.annotation(name)?).ok().filter(|path| !path.is_root());
+        says(annotation::SYNC_ROOT).or_else(|| says(annotation::WORKSPACE))
+    }
+
+    /// How the pod says that its app is restarted.
+    pub fn restart(&self) -> Option<RestartMode> {
+        self.annotation(annotation::RESTART)?.parse().ok()
+    }
+
+    fn annotation(&self, name: &str) -> Option<&str> {
+        self.object.metadata.annotations.as_ref()?.get(name).map(String::as_str)
+    }
+
     /// True where the agent is an ephemeral container: it ends with the app's first process, and stays out of new pods.
     pub fn is_agent_ephemeral(&self) -> bool {
         let spec = self.object.spec.as_ref();
@@ -166,6 +184,24 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pod_says_where_files_go_and_how_its_app_restarts() {
+        let pod = |annotations: serde_json::Value| {
+            let status = serde_json::json!({"containerStatuses": [{"name": "app", "containerID": "c://1", "image": "i",
+                "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}}}]});
+            let metadata = serde_json::json!({"name": "demo", "uid": "u", "annotations": annotations});
+            let pod = serde_json::json!({"metadata": metadata, "status": status});
+            PodTarget::of(&serde_json::from_value(pod).expect("a pod"), "app").expect("one that runs")
+        };
+        let said = pod(serde_json::json!({annotation::SYNC_ROOT: "/srv", annotation::RESTART: "signal:HUP"}));
+        assert_eq!(said.sync_root(), PodPath::new("/srv").ok());
+        assert_eq!(said.restart().map(|mode| mode.to_string()).as_deref(), Some("signal:HUP"));
+        let volume = pod(serde_json::json!({annotation::SYNC_ROOT: "/", annotation::WORKSPACE: "/work"}));
+        assert_eq!((volume.sync_root(), volume.restart()), (PodPath::new("/work").ok(), None));
+        let none = pod(serde_json::json!({annotation::SYNC_ROOT: "src", annotation::RESTART: "now"}));
+        assert_eq!((none.sync_root(), none.restart()), (None, None));
+    }
 
     #[test]
     fn a_slip_of_the_fingers_is_seen() {

@@ -1,4 +1,4 @@
-//! `devsync inject`: manifests in, manifests with devsync in them out; a filter, a KRM function, or an apply.
+//! `devsync inject`: manifests in, manifests with devsync in them out; a filter, or a KRM function.
 
 mod input;
 

@@ -9,6 +9,7 @@ use tokio::task::block_in_place;
 use super::{Whom, say, say_json, whom};
 use crate::app::App;
 use crate::cli::{Output, VerifyArgs};
+use crate::cluster::PodTarget;
 use crate::config::Config;
 use crate::connect::{Connected, Route, connect};
 use crate::control::{self, Answer, Question};
@@ -62,21 +63,21 @@ async fn by_ourselves(
     config: &Config,
     project: &Path,
 ) -> Result<Vec<Difference>, CommandError> {
-    let Connected { session, welcome, events: _events, .. } = connect(route).await?;
+    let Connected { session, welcome, events: _events, pod } = connect(route).await?;
     let app = App::new(&welcome.target);
-    let done = compare(&session.handle(), &app, args, config, project).await;
+    let done = compare(&session.handle(), (&app, pod.as_ref()), args, config, project).await;
     session.close().await;
     done
 }
 
 async fn compare(
     handle: &Handle,
-    app: &App,
+    (app, pod): (&App, Option<&PodTarget>),
     args: &VerifyArgs,
     config: &Config,
     project: &Path,
 ) -> Result<Vec<Difference>, CommandError> {
-    let wishes = settings::wishes(&args.sync, args.exe.as_ref(), config, project);
+    let wishes = settings::wishes(&args.sync, args.exe.as_ref(), config, project).of_pod(pod);
     let found = block_in_place(|| Project::find(project));
     let mut plan = mapping::decide(app, &found, &wishes, true)?;
     installed::correct(&mut plan, handle, app, &found, &wishes).await?;

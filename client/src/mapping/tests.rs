@@ -46,6 +46,26 @@ fn a_build_s_output_that_the_app_runs_counts_though_it_is_ignored() {
 }
 
 #[test]
+fn what_the_pod_says_stands_below_what_the_user_says() {
+    let python = app("/usr/bin/python3", &["python3", "app.py"], "/srv");
+    let here = project(Path::new("/home/me/app"));
+    let said = Wishes {
+        sync_root: PodPath::new("/work").ok(),
+        restart: Some(RestartMode::None),
+        ..Wishes::default()
+    };
+    let plan = decide(&python, &here, &said, true).expect("a plan");
+    assert_eq!(
+        (&plan.mappings[0].place, plan.guessed, plan.restart),
+        (&at("/work"), false, RestartMode::None)
+    );
+    assert!(plan.because.contains("devsync.dev/sync-root"), "{}", plan.because);
+    let spec = SyncSpec { from: "/".into(), to: Some("/mine".to_owned()) };
+    let plan = decide(&python, &here, &Wishes { sync: vec![spec], ..said }, true).expect("a plan");
+    assert_eq!(plan.mappings[0].place, at("/mine"));
+}
+
+#[test]
 fn a_cargo_project_is_built_for_the_app() {
     let native = app("/bin/demo", &["demo"], "/");
     let bins = vec!["demo".to_owned(), "tool".to_owned()];
@@ -83,7 +103,7 @@ fn the_wished_mapping_wins() {
     let native = app("/srv/server", &["server"], "/");
     let plan = |specs: &[(&Path, Option<&str>)], exe: Option<&Path>| {
         let sync = specs.iter().map(|(f, t)| SyncSpec { from: (*f).into(), to: t.map(str::to_owned) });
-        let wishes = Wishes { sync: sync.collect(), exe: exe.map(Path::to_owned), build: None };
+        let wishes = Wishes { sync: sync.collect(), exe: exe.map(Path::to_owned), ..Wishes::default() };
         decide(&native, &project(dir.path()), &wishes, true)
     };
     let place = |specs: &[(&Path, Option<&str>)]| {

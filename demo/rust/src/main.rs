@@ -1,4 +1,4 @@
-//! An HTTP service: `GET /add/X/Y` answers the sum. One thread per connection, nothing but std.
+//! An HTTP service: `GET /add/X/Y` answers the sum, `GET /environment` where it runs. One thread per connection, nothing but std.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -49,6 +49,9 @@ fn read_path(stream: &TcpStream) -> Option<String> {
 
 fn answer(path: &str) -> (&'static str, String) {
     let mut parts = path.trim_start_matches('/').split('/');
+    if path == "/environment" {
+        return ("200 OK", std::env::var("ENVIRONMENT").unwrap_or_else(|_| "none".to_string()));
+    }
     if parts.next() != Some("add") {
         return ("404 Not Found", "try /add/2/3".to_string());
     }

@@ -80,11 +80,7 @@ fn parse(text: &str) -> Result<Config, SettingsError> {
     if text.len() > LARGEST {
         return Err(SettingsError::Large);
     }
-    // An empty document is the default.
-    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
-        return Ok(Config::default());
-    }
-    serde_saphyr::from_str(text).map_err(|error| SettingsError::Broken(error.to_string()))
+    Config::from_yaml(text).map_err(|error| SettingsError::Broken(error.to_string()))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod relink;
 mod restart;
 mod save;
 mod tree;
+mod webhook;
 
 use std::path::Path;
 
@@ -29,6 +30,7 @@ pub const ROWS: &[Row] = &[
     Row { name: "relink", base: "rsync", measure: relink::relink },
     Row { name: "restart", base: "rsync+kill", measure: restart::restart },
     Row { name: "idle", base: "", measure: idle::idle },
+    Row { name: "webhook", base: "", measure: webhook::webhook },
 ];
 
 /// The arguments that sync `from` to `to` and restart nothing.

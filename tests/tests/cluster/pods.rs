@@ -1,6 +1,7 @@
 //! The tests, by what they are about, and what they share.
 
 mod bad;
+mod customize;
 mod demos;
 mod ephemeral;
 mod following;
@@ -9,7 +10,9 @@ mod python;
 mod refused;
 mod replicas;
 mod rust;
+mod supervised;
 mod workload;
+mod workspace;
 
 use std::path::PathBuf;
 
@@ -19,7 +22,7 @@ use devsync_tests::cluster::namespace::{self, Namespace};
 use devsync_tests::cluster::project::{Project, QUESTION, answer};
 
 /// Runs a test in a namespace of its own.
-fn in_namespace(test: impl FnOnce(&Namespace) -> Result<()>) -> Result<()> {
+pub(crate) fn in_namespace(test: impl FnOnce(&Namespace) -> Result<()>) -> Result<()> {
     namespace::with_namespace(programs()?, test)
 }
 

@@ -6,6 +6,7 @@ mod rotate;
 
 use std::path::PathBuf;
 use std::process::Output;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use devsync_protocol::contract;
@@ -43,7 +44,7 @@ impl<'a> Installed<'a> {
         let scope = format!("{SCOPE}={}", namespace.name);
         namespace.kubectl.run(&["label", "namespace", &namespace.name, &scope])?;
         let words = ["install", "--yes", "-n", &this.system, "--only", &scope, "--image", IMAGE];
-        let more = ["--agent-image", AGENT_IMAGE, "--injector-arg=--certificate-overlap=2"];
+        let more = ["--agent-image", AGENT_IMAGE, "--injector-arg=--certificate-overlap=8"];
         let said = namespace.run(&this.project, &[&words[..], &more].concat())?.code(0)?;
         ensure!(said.out.contains("is ready and serves"), "{said:?}");
         let run = std::env::var("DEVSYNC_TEST_RUN").unwrap_or_else(|_| "by-hand".to_owned());
@@ -67,7 +68,9 @@ impl<'a> Installed<'a> {
 
     /// What the API server makes of these objects, without keeping them; and what it says.
     fn tried(&self, objects: &[Value], place: &str) -> Result<(Vec<Value>, String)> {
-        let file = self.namespace.path("tried.json");
+        static FILES: AtomicUsize = AtomicUsize::new(0);
+        let file = format!("tried-{}.json", FILES.fetch_add(1, Ordering::Relaxed));
+        let file = self.namespace.path(&file);
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         std::fs::write(&file, list.to_string())?;
         let file = file.to_str().context("a path")?;
@@ -75,9 +78,8 @@ impl<'a> Installed<'a> {
         let Output { status, stdout, stderr } = self.namespace.kubectl.command(&words).output()?;
         let said = String::from_utf8_lossy(&stderr).into_owned();
         ensure!(status.success(), "{said}");
-        // One object is printed alone.
-        let made: Value = serde_json::from_slice(&stdout)?;
-        let items = made["items"].as_array().cloned().unwrap_or_else(|| vec![made]);
+        // One after the other, without a list around them.
+        let items = serde_json::Deserializer::from_slice(&stdout).into_iter().collect::<Result<_, _>>()?;
         Ok((items, said))
     }
 }

@@ -10,7 +10,7 @@ use std::thread;
 
 use devsync_tests::app::UID;
 
-use crate::rig::{Rig, Root, output, run, said, until};
+use crate::rig::{Rig, Root, output, run, said, stop, until};
 
 /// `ssh -N` with some forward, until dropped.
 struct Forward(Child);
@@ -25,10 +25,7 @@ impl Forward {
 
 impl Drop for Forward {
     fn drop(&mut self) {
-        // `timeout` passes it on.
-        let _ =
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.0.id() as i32), nix::sys::signal::SIGTERM);
-        let _ = self.0.wait();
+        stop(&mut self.0);
     }
 }
 

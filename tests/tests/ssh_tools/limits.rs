@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::rig::{Rig, Root, output, run, until};
+use crate::rig::{Rig, Root, output, run, stop, until};
 
 /// Resident kilobytes of a process.
 fn resident(pid: i32) -> u64 {
@@ -103,8 +103,7 @@ fn a_client_that_does_not_read_costs_a_bounded_amount() {
     }
     let grown = resident(rig.agent()).saturating_sub(before);
     assert!(grown < 48 * 1024, "{grown} kB more");
-    ssh.kill().expect("killed");
-    ssh.wait().expect("reaped");
+    stop(&mut ssh);
     until("its program is gone", || rig.says("pgrep -cf '^cat /dev/zero' || true").trim() == "0");
 }
 

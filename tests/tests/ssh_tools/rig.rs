@@ -29,15 +29,28 @@ pub(crate) struct Rig {
 }
 
 /// Serves for ever as the app; its directory is `/srv/app` in a scratch root.
-const PROGRAM: &str = "int pause(void); int main(void) { for (;;) pause(); }";
+const PROGRAM: &str =
+    "int pause(void); int chdir(const char *); int main(void) { chdir(\"/srv/app\"); for (;;) pause(); }";
 
 impl Rig {
     pub(crate) fn start(root: Root) -> Self {
         Self::with(root, |_| {}, &[])
     }
 
+    /// The agent has the app's ids and no capability, as under the restricted Pod Security level.
+    pub(crate) fn restricted(root: Root) -> Self {
+        let id = UID.to_string();
+        let drop = ["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups", "--bounding-set=-all"];
+        let prepare = |at: &Path| chown(at.join("state"), Some(UID), Some(UID)).expect("owner");
+        Self::begin(root, prepare, &[], &drop)
+    }
+
     /// `prepare` gets the directory before anything starts; `options` are the agent's.
     pub(crate) fn with(root: Root, prepare: impl FnOnce(&Path), options: &[&str]) -> Self {
+        Self::begin(root, prepare, options, &[])
+    }
+
+    fn begin(root: Root, prepare: impl FnOnce(&Path), options: &[&str], agent_as: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("temp directory");
         let at = directory.path();
         fs::set_permissions(at, Permissions::from_mode(0o755)).expect("mode");
@@ -48,11 +61,13 @@ impl Rig {
         fs::copy("/usr/bin/busybox", at.join("toolbox/busybox")).expect("busybox-static");
         run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(at.join("id")));
         fs::copy(at.join("id.pub"), at.join("keys")).expect("copied");
+        // Where every user may execute it.
+        fs::copy(agent(), at.join("devsync-agent")).expect("copied");
         if root == Root::Scratch {
             scratch_root(&at.join("root"));
         }
         prepare(at);
-        let init = init(root, at, options).spawn().expect("unshare");
+        let init = init(root, at, options, agent_as).spawn().expect("unshare");
         let mut rig = Self { directory, init, port: 0 };
         rig.wait_for_agent();
         rig
@@ -94,7 +109,7 @@ impl Rig {
     /// One of OpenSSH's programs with the configuration; the host is `pod`.
     pub(crate) fn tool(&self, name: &str) -> Command {
         let mut command = Command::new("timeout");
-        command.args(["100", name, "-F"]).arg(self.path("config"));
+        command.args(["250", name, "-F"]).arg(self.path("config"));
         command.current_dir(self.path("laptop")).stdin(Stdio::null());
         command
     }
@@ -121,9 +136,15 @@ impl Rig {
 
     /// The process id of the agent, as this test sees it.
     pub(crate) fn agent(&self) -> i32 {
-        let list =
-            fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.init.id())).expect("children");
-        list.split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("the agent")
+        let children = |pid: i32| -> Vec<i32> {
+            let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("children");
+            list.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect()
+        };
+        let first = children(i32::try_from(self.init.id()).expect("a pid"));
+        let is_agent = |pid: &i32| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "devsync-agent")
+        };
+        first.into_iter().flat_map(children).find(is_agent).expect("the agent")
     }
 }
 
@@ -152,8 +173,8 @@ fn scratch_root(root: &Path) {
     assert!(compile.wait().expect("gcc").success());
 }
 
-/// The agent is the namespace's first process, and so takes the app with it.
-fn init(root: Root, at: &Path, options: &[&str]) -> Command {
+/// The namespace's first process is a shell that reaps, as the pause container of a pod does.
+fn init(root: Root, at: &Path, options: &[&str], agent_as: &[&str]) -> Command {
     let app = match root {
         Root::Debian => {
             r#"cd "$at/project"; exec env -i APP=yes HOME="$at/project" PATH=/usr/local/bin:/usr/bin:/bin setpriv \
@@ -170,14 +191,16 @@ fn init(root: Root, at: &Path, options: &[&str]) -> Command {
            unshare --mount sh -c '{app}' >/dev/null 2>>"$at/app.log" </dev/null &
            app=$!
            while [ "$(cat "/proc/$app/comm")" != "{}" ]; do sleep 0.02; done
-           exec env DEVSYNC_TOOLBOX="$at/toolbox" "$agent" serve --listen 127.0.0.1:0 --authorized-keys "$at/keys" \
-               --state "$at/state" --target "pid/$app" "$@" >"$at/known" 2>"$at/log" </dev/null"#,
+           env DEVSYNC_TOOLBOX="$at/toolbox" $agent_as "$agent" serve --listen 127.0.0.1:0 --authorized-keys "$at/keys" \
+               --state "$at/state" --target "pid/$app" "$@" >"$at/known" 2>"$at/log" </dev/null &
+           wait $!; exit $?"#,
         if root == Root::Debian { "sleep" } else { "app" }
     );
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", "unshare", "--pid", "--mount", "--mount-proc", "--fork"]);
-    command.args(["--kill-child", "--", "sh", "-c", &script, "sh"]).arg(at).arg(UID.to_string()).arg(agent());
-    command.args(options);
+    command.args(["--kill-child", "--", "sh", "-c", &script, "sh"]).arg(at).arg(UID.to_string());
+    command.arg(at.join("devsync-agent"));
+    command.args(options).env("agent_as", agent_as.join(" "));
     command
 }
 
@@ -201,6 +224,13 @@ pub(crate) fn run(command: &mut Command) -> String {
     let out = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{command:?}: {}\n{out}\n{}", output.status, said(&output));
     out
+}
+
+/// Ends one of [`Rig::tool`]'s programs, as a laptop that goes away: `timeout` passes it on.
+pub(crate) fn stop(child: &mut Child) {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+    nix::sys::signal::kill(pid, nix::sys::signal::SIGTERM).expect("signalled");
+    child.wait().expect("reaped");
 }
 
 /// Its standard error.

@@ -56,3 +56,24 @@ fn without_shell_and_toolbox_it_is_said() {
         assert!(said(&refused).contains(word), "{}", said(&refused));
     }
 }
+
+#[test]
+#[ignore = "needs: root"]
+fn without_the_right_to_change_its_root_nothing_is_run() {
+    for root in [Root::Scratch, Root::Debian] {
+        let rig = Rig::restricted(root);
+        let refused = output(&mut rig.ssh("ls /"));
+        assert_eq!(refused.status.code(), Some(255));
+        assert!(refused.stdout.is_empty(), "the agent's own root was listed");
+        assert!(
+            said(&refused).contains("SYS_CHROOT") && said(&refused).contains("hint:"),
+            "{}",
+            said(&refused)
+        );
+        // Files need no capability.
+        fs::write(rig.path("laptop/file"), "file").expect("written");
+        let put = rig.sftp("put file\nls -l file\nget file back");
+        assert!(put.status.success(), "{}", said(&put));
+        assert_eq!(fs::read_to_string(rig.path("laptop/back")).expect("read"), "file");
+    }
+}

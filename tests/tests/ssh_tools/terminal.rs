@@ -68,7 +68,7 @@ fn an_editor_works_and_follows_the_size() {
     });
     // Keys become signals there.
     screen.keys(&["clear; sleep 4712", "Enter"]);
-    until("it sleeps", || rig.says("pgrep -f '^sleep 4712' || true") != "");
+    until("it sleeps", || !rig.says("pgrep -f '^sleep 4712' || true").is_empty());
     screen.keys(&["C-c", "echo rc=$?", "Enter"]);
     screen.wait_for("rc=130");
     screen.keys(&["exit 3", "Enter"]);

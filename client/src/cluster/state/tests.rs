@@ -109,6 +109,9 @@ fn the_container_is_named_annotated_or_the_only_one() {
     let annotations = [(DEFAULT_CONTAINER.to_owned(), "cache".to_owned())];
     pod.metadata.annotations = Some(annotations.into());
     assert_eq!(choose(&pod, None).expect("annotated"), "cache");
+    let ours = ("devsync.dev/container".to_owned(), "nobody, app".to_owned());
+    pod.metadata.annotations.get_or_insert_default().extend([ours]);
+    assert_eq!(choose(&pod, None).expect("devsync's own annotation goes first"), "app");
     pod.metadata.annotations = None;
     pod.spec.as_mut().expect("a spec").containers.retain(|c| c.name != "cache");
     assert_eq!(choose(&pod, None).expect("a mesh's proxy is no app"), "app");

@@ -123,7 +123,7 @@ async fn attach(
     let route = Route { take_over: false, ..route };
     let handle = session.handle();
     let planned = tokio::select! {
-        planned = plan(&settings, &handle, &welcome.target, shared.yes) => Some(planned),
+        planned = plan(&settings, pod.as_ref(), &handle, &welcome.target, shared.yes) => Some(planned),
         () = stop.cancelled() => None,
     };
     let (app, plan) = match planned {
@@ -184,6 +184,7 @@ async fn say_if_mixed(route: &Route, pod: &PodTarget, reporter: &mut Reporter) {
 /// Decides what goes where.
 async fn plan(
     settings: &Settings,
+    pod: Option<&PodTarget>,
     handle: &Handle,
     target: &TargetReport,
     yes: bool,
@@ -197,8 +198,9 @@ async fn plan(
             _ => true,
         },
     };
-    let mut plan = mapping::decide(&app, &project, &settings.wishes, has_loader)?;
-    installed::correct(&mut plan, handle, &app, &project, &settings.wishes).await?;
+    let wishes = settings.wishes.of_pod(pod);
+    let mut plan = mapping::decide(&app, &project, &wishes, has_loader)?;
+    installed::correct(&mut plan, handle, &app, &project, &wishes).await?;
     if let Some(question) = plan.confirm.as_ref().filter(|_| !yes) {
         match crate::ask::confirm(question).await {
             Some(true) => {}

@@ -70,6 +70,11 @@ fn cpu(pid: u32) -> Result<Duration> {
     Ok(Duration::from_millis(ticks * 10))
 }
 
+/// What a process holds in memory, in kB.
+pub(super) fn resident(pid: u32) -> Result<u64> {
+    Ok(status(&fs::read_to_string(format!("/proc/{pid}/status"))?, "VmRSS:"))
+}
+
 fn status(text: &str, key: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(key));
     line.and_then(|line| line.split_whitespace().next()).and_then(|word| word.parse().ok()).unwrap_or(0)
