@@ -87,7 +87,7 @@ fn notes(read: &mut ReadAt<'_>) -> Option<Vec<(u64, u64)>> {
 }
 
 /// A note's type, name and value, and what follows it.
-type Note<'a> = (u32, &'a [u8], &'a [u8], &'a [u8]);
+type Note<'n> = (u32, &'n [u8], &'n [u8], &'n [u8]);
 
 /// The first note.
 fn note(bytes: &[u8]) -> Option<Note<'_>> {

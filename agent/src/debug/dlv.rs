@@ -24,7 +24,7 @@ pub(super) fn run(tool: Tool, app: &Identity) -> Result<(), DebugError> {
     let mut child = tool.spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
     let silent = || DebugError::Silent { tool: tool.name() };
     let mut said = BufReader::new(child.stdout.take().ok_or_else(silent)?);
-    let stream = match listens(&mut said).ok_or_else(silent).and_then(connect) {
+    let stream = match listens(&mut said).ok_or_else(silent).and_then(|at| connect(at, app)) {
         Ok(stream) => stream,
         Err(error) => {
             interrupt(child.id());
@@ -51,7 +51,9 @@ fn listens(said: &mut impl BufRead) -> Option<SocketAddr> {
     None
 }
 
-fn connect(address: SocketAddr) -> Result<TcpStream, DebugError> {
+/// Delve takes only a client of its own user: a socket belongs to the file system ids that it was made with.
+fn connect(address: SocketAddr, app: &Identity) -> Result<TcpStream, DebugError> {
+    let _ids = app.access().enter()?;
     let stream = TcpStream::connect(address);
     stream.map_err(|source| DebugError::Io { what: "connect to delve", source })
 }

@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{BufRead, BufReader, Lines};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
@@ -11,6 +13,9 @@ use devsync_tests::app::App;
 use serde_json::Value;
 
 use crate::rig::{Rig, both, demo, line_of};
+
+/// Seconds that a debugger's script may take.
+const PATIENCE: &str = "60";
 
 /// A `devsync debug` that listens, and ends with its first debugger.
 struct Debug {
@@ -49,17 +54,31 @@ impl Debug {
     }
 }
 
-/// Asks while a debugger may hold the app.
-fn ask_later(app: &App) -> thread::JoinHandle<std::io::Result<String>> {
-    let mut client = app.client();
-    thread::spawn(move || {
-        loop {
-            match client.get("/add/40/2") {
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                done => return done,
+/// Asks again and again, from before a debugger is there until this is dropped; what a stopped app does not answer in
+/// time is asked again.
+struct Asking {
+    over: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Asking {
+    fn start(app: &App) -> Asking {
+        let over = Arc::new(AtomicBool::new(false));
+        let (mut client, until) = (app.client(), Arc::clone(&over));
+        let thread = thread::spawn(move || {
+            while !until.load(Ordering::Relaxed) {
+                let _ = client.get("/add/40/2");
             }
-        }
-    })
+        });
+        Asking { over, thread: Some(thread) }
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        let _ = self.thread.take().map(thread::JoinHandle::join);
+    }
 }
 
 fn serves_free(app: &App) -> Result<()> {
@@ -72,10 +91,27 @@ fn serves_free(app: &App) -> Result<()> {
 }
 
 fn gdb(symbols: &Path, port: u64, words: &[&str]) -> Command {
-    let mut gdb = Command::new("gdb");
-    gdb.args(["-batch", "-nx", "-iex", "set sysroot", "-ex", &format!("target remote 127.0.0.1:{port}")]);
+    let mut gdb = Command::new("timeout");
+    gdb.args([
+        "--foreground",
+        PATIENCE,
+        "gdb",
+        "-batch",
+        "-nx",
+        "-iex",
+        "set sysroot",
+        "-ex",
+        &format!("target remote 127.0.0.1:{port}"),
+    ]);
     gdb.args(words.iter().flat_map(|word| ["-ex", word])).arg(symbols).stdin(Stdio::null());
     gdb
+}
+
+/// Kills what `timeout` runs, as nothing that could say good-bye.
+fn kill_child_of(parent: u32) -> Result<()> {
+    let status = Command::new("pkill").args(["-KILL", "--parent", &parent.to_string()]).status()?;
+    ensure!(status.success(), "no child of {parent}: {status}");
+    Ok(())
 }
 
 #[test]
@@ -86,14 +122,14 @@ fn gdb_stops_at_a_line_of_a_scratch_app_and_lets_go() -> Result<()> {
     let app = rig.start(&symbols)?;
     let debug = Debug::start(&rig, &app, &["--symbols", &symbols.to_string_lossy()])?;
     let line = line_of(&demo("rust/src/main.rs"), "x.checked_add(y)")?;
-    let asked = ask_later(&app);
+    let asking = Asking::start(&app);
     let stop = format!("break main.rs:{line}");
     let output =
         gdb(&symbols, debug.port, &[&stop, "continue", "print path", "info args", "detach"]).output()?;
     let said = both(&output);
     ensure!(said.contains("hit Breakpoint 1") && said.contains("/add/"), "{said}");
     debug.ends_well()?;
-    let _ = asked.join();
+    drop(asking);
     serves_free(&app)
 }
 
@@ -119,7 +155,7 @@ fn a_lost_gdb_leaves_no_breakpoint_in_the_app() -> Result<()> {
             break;
         }
     }
-    gdb.kill()?;
+    kill_child_of(gdb.id())?;
     gdb.wait()?;
     debug.ends_well()?;
     serves_free(&app)
@@ -134,14 +170,17 @@ fn delve_stops_at_a_line_of_a_scratch_app_and_lets_go() -> Result<()> {
     let line = line_of(&demo("go/main.go"), "fmt.Fprintf(w")?;
     let script = rig.path("init.dlv");
     fs::write(&script, format!("break main.go:{line}\ncontinue\nprint sum\nclearall\nexit\n"))?;
-    let asked = ask_later(&app);
-    let mut dlv = Command::new("dlv");
-    dlv.arg("connect").arg(format!("127.0.0.1:{}", debug.port)).arg("--init").arg(&script);
+    let asking = Asking::start(&app);
+    let mut dlv = Command::new("timeout");
+    dlv.args([PATIENCE, "dlv", "connect"])
+        .arg(format!("127.0.0.1:{}", debug.port))
+        .arg("--init")
+        .arg(&script);
     let output = dlv.env("HOME", rig.dir.path()).stdin(Stdio::null()).output()?;
     let said = both(&output);
     ensure!(said.contains("main.add") && said.contains("42"), "{said}");
     debug.ends_well()?;
-    let _ = asked.join();
+    drop(asking);
     serves_free(&app)
 }
 
@@ -155,10 +194,15 @@ fn what_cannot_be_debugged_is_told_and_left_alone() -> Result<()> {
     // Symbols of another build: both build ids are told.
     let other = rig.command(&["debug", &target, "--symbols", "/bin/true"]).output()?;
     let said = both(&other);
-    ensure!(other.status.code() == Some(1) && said.matches("build id").count() == 2, "{said}");
+    ensure!(other.status.code() == Some(1) && said.contains("another build"), "{said}");
+    let ids = said.split(|c: char| !c.is_ascii_hexdigit()).filter(|word| word.len() == 40).count();
+    ensure!(ids == 2, "{said}");
     // A debugger that is there already: who.
     let debug = Debug::start(&rig, &app, &[])?;
-    let mut gdb = gdb(&symbols, debug.port, &["shell sleep 1000"]).stdout(Stdio::null()).spawn()?;
+    // Its input stays open, so it waits for a person.
+    let mut gdb = Command::new("gdb");
+    gdb.args(["-nx", "-q", "-ex", &format!("target remote 127.0.0.1:{}", debug.port)]).arg(&symbols);
+    let mut gdb = gdb.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     let tracer = format!("/proc/{}/status", app.pid());
     while fs::read_to_string(&tracer)?.contains("TracerPid:\t0\n") {
         thread::yield_now();
@@ -168,8 +212,6 @@ fn what_cannot_be_debugged_is_told_and_left_alone() -> Result<()> {
     gdb.wait()?;
     let said = both(&second);
     ensure!(second.status.code() == Some(1) && said.contains("gdbserver (pid "), "{said}");
-    // What gdb itself started.
-    let _ = Command::new("pkill").args(["--parent", &gdb.id().to_string()]).status();
     debug.ends_well()?;
     serves_free(&app)?;
     let gone = rig.command(&["debug", "pid/4194304"]).output()?;
