@@ -81,7 +81,7 @@ mod tests {
             inserted.see(part);
         }
         let undo = String::from_utf8(inserted.undo(16)).expect("text");
-        assert_eq!(undo, "++++$z0,4011a6,1#d1+$D;10#e0+");
+        assert_eq!(undo, "++++$z0,4011a6,1#90+$D;10#e0+");
         inserted.see(b"$Z0,../x,1#00$Z0#00#$");
         assert_eq!(String::from_utf8(inserted.undo(16)).expect("text"), undo);
     }
