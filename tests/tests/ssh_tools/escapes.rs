@@ -65,12 +65,13 @@ fn no_request_leaves_the_apps_root() {
             assert!(!done.status.success(), "{request}: {done:?}");
         }
     }
-    for request in
-        ["get descriptor", "get environ", "get magic", "ls magic/", "get /proc/self/exe", "ls -l /proc/"]
-    {
+    for request in ["get descriptor", "get environ", "get magic", "get /proc/self/exe", "ls -l /proc/"] {
         let done = rig.sftp(request);
         assert!(!done.status.success(), "{request}: {done:?}");
     }
+    // A link that leads nowhere is listed as what it is, and nothing behind it.
+    let listed = rig.sftp("ls magic/");
+    assert_eq!(String::from_utf8_lossy(&listed.stdout).trim(), "sftp> ls magic/\nmagic/", "{listed:?}");
     let after = run(Command::new("ls").args(["-lnR", "--time-style=full-iso"]).arg(&outside));
     assert_eq!(after, before);
     assert_eq!(fs::read_to_string(&secret).expect("read"), "secret");

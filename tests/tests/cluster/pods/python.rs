@@ -102,6 +102,10 @@ fn restart_status_and_verify_work_on_a_pod() -> Result<()> {
         namespace.deploy(&manifests::demo(manifests::PYTHON, 1, Agent::Baseline).to_string(), "demo")?;
         let pod = namespace.pod("demo")?;
         let project = Project::copy(Language::Python, namespace.path("adder"))?;
+        // What the image does not have.
+        for file in ["Dockerfile", "test_adder.py"] {
+            std::fs::remove_file(project.dir.join(file))?;
+        }
         // With no attach each of them finds its own way.
         namespace.run(&project, &["verify", "deploy/demo"])?.code(0)?;
         namespace.run(&project, &["restart", &format!("pod/{pod}")])?.code(0)?;

@@ -51,31 +51,6 @@ fn an_executable_for_another_machine_is_not_sent() -> Result<()> {
 
 #[test]
 #[ignore = "needs: cluster"]
-fn an_image_for_another_machine_is_named_as_the_reason() -> Result<()> {
-    in_namespace(|namespace| {
-        let program = namespace.path("program");
-        fs::write(&program, for_aarch64())?;
-        let from = format!("--from-file=program={}", program.display());
-        namespace.kubectl.run(&["create", "configmap", "program", &from])?;
-        let mut demo = manifests::demo(manifests::PYTHON, 1, Agent::Absent);
-        let app = &mut spec(&mut demo)["containers"][0];
-        app["command"] = json!(["/program/program"]);
-        app["volumeMounts"] = json!([{"name": "program", "mountPath": "/program"}]);
-        spec(&mut demo)["volumes"] =
-            json!([{"name": "program", "configMap": {"name": "program", "defaultMode": 0o755}}]);
-        namespace.apply(&demo.to_string())?;
-        namespace.until("a container that was tried", || {
-            let pods = namespace.pods("demo")?;
-            let status = pods.first().map(|pod| pod["status"]["containerStatuses"][0].to_string());
-            Ok(status.filter(|status| status.contains("exec format error")).map(|_| ()))
-        })?;
-        let said = namespace.run(&project(namespace)?, &["attach", "deploy/demo", "--yes"])?;
-        said.refused(&["exec format error", "another architecture"]).map(drop)
-    })
-}
-
-#[test]
-#[ignore = "needs: cluster"]
 fn pods_of_windows_and_of_the_nodes_processes_are_refused_by_name() -> Result<()> {
     in_namespace(|namespace| {
         let project = project(namespace)?;
@@ -94,22 +69,6 @@ fn pods_of_windows_and_of_the_nodes_processes_are_refused_by_name() -> Result<()
         namespace.run(&project, &["attach", "deploy/host", "--yes"])?.refused(&[&pod, "hostPID"])?;
         ensure!(namespace.pod("host")? == pod, "the pod was replaced");
         Ok(())
-    })
-}
-
-#[test]
-#[ignore = "needs: cluster"]
-fn an_agent_of_another_release_is_told_from_one_that_fails() -> Result<()> {
-    in_namespace(|namespace| {
-        let mut demo = manifests::demo(manifests::PYTHON, 1, Agent::Baseline);
-        // As of a release whose program has another name.
-        let agent = &mut spec(&mut demo)["containers"][1];
-        agent["image"] = json!(manifests::PYTHON);
-        agent["command"] = json!(["sleep", "1000"]);
-        namespace.deploy(&demo.to_string(), "demo")?;
-        let project = Project::copy(Language::Python, namespace.path("adder"))?;
-        let said = namespace.run(&project, &["attach", "deploy/demo", "--once"])?.code(4)?;
-        said.refused(&["an agent of another release", "devsync detach"]).map(drop)
     })
 }
 
