@@ -20,10 +20,10 @@ fn random_file(path: &Path, mebibytes: u32) {
 
 /// Some thousand small files in directories.
 fn many_files(at: &Path) {
-    for directory in 0..50 {
+    for directory in 0..20 {
         let directory = at.join(format!("directory {directory}"));
         fs::create_dir_all(&directory).expect("made");
-        for file in 0..100 {
+        for file in 0..50 {
             fs::write(directory.join(format!("file-{file}")), format!("{file}\n").repeat(file))
                 .expect("written");
         }

@@ -19,7 +19,7 @@ pub(super) fn scratch() -> Value {
 }
 
 /// Changes the project's source by hand.
-pub(super) fn edit(project: &Project, old: &str, new: &str) -> Result<()> {
+fn edit(project: &Project, old: &str, new: &str) -> Result<()> {
     let source = project.dir.join("src/main.rs");
     let text = fs::read_to_string(&source)?;
     ensure!(text.contains(old), "no {old:?} in the source");
