@@ -43,7 +43,7 @@ pub(crate) fn whom(
 ) -> Result<Whom, CommandError> {
     let running = control::running()?;
     let route = settings::route(args, config, project);
-    if args.target.is_some() || args.cluster.selector.is_some() {
+    if args.is_named() {
         let name = route.as_ref().map(Route::name).unwrap_or_default();
         if let Some(holder) = running.into_iter().find(|h| h.target == name) {
             return Ok(Whom::Running(holder));

@@ -86,7 +86,20 @@ pub fn route(args: &TargetArgs, config: &Config, project: &Path) -> Option<Route
     })
 }
 
-/// As [`route`], for commands that need a cluster.
+/// As [`route`], for commands that cannot do without a target. `example`: the command with one, for the hint.
+pub fn needed_route(
+    args: &TargetArgs,
+    config: &Config,
+    project: &Path,
+    example: &str,
+) -> Result<Route, CommandError> {
+    route(args, config, project).ok_or_else(|| {
+        CommandError::usage("no target is named")
+            .hint(format!("devsync {example}, or target = \"…\" in devsync.toml"))
+    })
+}
+
+/// As [`needed_route`], for commands that need a cluster.
 pub fn cluster_route(
     target: Option<&TargetWord>,
     cluster: &ClusterArgs,
@@ -95,10 +108,7 @@ pub fn cluster_route(
     command: &str,
 ) -> Result<Route, CommandError> {
     let args = TargetArgs { target: target.cloned(), cluster: cluster.clone(), ..TargetArgs::default() };
-    route(&args, config, project).ok_or_else(|| {
-        CommandError::usage("no target is named")
-            .hint(format!("devsync {command} deploy/demo, or target = \"…\" in devsync.toml"))
-    })
+    needed_route(&args, config, project, &format!("{command} deploy/demo"))
 }
 
 pub fn no_cluster(route: &Route, command: &str) -> CommandError {

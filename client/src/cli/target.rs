@@ -27,6 +27,13 @@ pub struct TargetArgs {
     pub host_key: Option<String>,
 }
 
+impl TargetArgs {
+    /// Whether the command line says which target is meant.
+    pub fn is_named(&self) -> bool {
+        self.target.is_some() || self.cluster.selector.is_some()
+    }
+}
+
 /// Which cluster, and where in it: kubectl's names.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct ClusterArgs {

@@ -44,8 +44,7 @@ pub async fn run(args: &AttachArgs) -> Result<ExitCode, CommandError> {
 
 /// The targets of the command line, else those of devsync.toml.
 fn targets(args: &AttachArgs, config: Config, project: &std::path::Path) -> Result<Vec<One>, CommandError> {
-    let is_named = args.target.target.is_some() || args.target.cluster.selector.is_some();
-    let several = if is_named { Vec::new() } else { config.each() };
+    let several = if args.target.is_named() { Vec::new() } else { config.each() };
     let of = |name: Option<String>, config: Config| {
         let mut route = settings::route(&args.target, &config, project).ok_or_else(|| match &name {
             Some(name) => CommandError::usage(format!("[targets.{name}] of devsync.toml names no target"))

@@ -23,10 +23,7 @@ const PORT: u16 = 2345;
 
 pub async fn run(args: &DebugArgs) -> Result<ExitCode, CommandError> {
     let (config, project) = settings::project_of(args.target.target.as_ref())?;
-    let route = settings::route(&args.target, &config, &project).ok_or_else(|| {
-        CommandError::usage("no target is named")
-            .hint("devsync debug deploy/demo, or target = \"…\" in devsync.toml")
-    })?;
+    let route = settings::needed_route(&args.target, &config, &project, "debug deploy/demo")?;
     let beside = Beside::find(&route).await?;
     let app = look(&beside).await?;
     free(&beside, &app)?;

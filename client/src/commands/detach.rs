@@ -10,10 +10,7 @@ use crate::settings;
 
 pub async fn run(args: &DetachArgs) -> Result<ExitCode, CommandError> {
     let (config, project) = settings::project_of(args.target.target.as_ref())?;
-    let route = settings::route(&args.target, &config, &project).ok_or_else(|| {
-        CommandError::usage("no target is named")
-            .hint("devsync detach deploy/demo, or target = \"…\" in devsync.toml")
-    })?;
+    let route = settings::needed_route(&args.target, &config, &project, "detach deploy/demo")?;
     let route = route.quiet(args.output.quiet);
     let Some(target) = WorkloadRef::of(&route.target) else {
         return Err(CommandError::usage(format!(

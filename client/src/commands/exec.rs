@@ -13,10 +13,7 @@ use crate::way;
 
 pub async fn run(args: &ExecArgs) -> Result<ExitCode, CommandError> {
     let (config, project) = settings::project_of(args.target.target.as_ref())?;
-    let route = settings::route(&args.target, &config, &project).ok_or_else(|| {
-        CommandError::usage("no target is named")
-            .hint("devsync exec deploy/demo -- pytest, or target = \"…\" in devsync.toml")
-    })?;
+    let route = settings::needed_route(&args.target, &config, &project, "exec deploy/demo -- pytest")?;
     let wish = wish(args)?;
     let end = match &route.target {
         TargetWord::Workload { .. } | TargetWord::Selector(_) => in_pod(&route, &wish).await?,

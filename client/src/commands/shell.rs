@@ -13,10 +13,7 @@ use crate::terminal;
 
 pub async fn run(args: &ShellArgs) -> Result<ExitCode, CommandError> {
     let (config, project) = settings::project_of(args.target.target.as_ref())?;
-    let route = settings::route(&args.target, &config, &project).ok_or_else(|| {
-        CommandError::usage("no target is named")
-            .hint("devsync shell deploy/demo, or target = \"…\" in devsync.toml")
-    })?;
+    let route = settings::needed_route(&args.target, &config, &project, "shell deploy/demo")?;
     // A script on standard input is read to its end.
     let terminal = terminal::size();
     let wish = Wish { words: Vec::new(), stdin: true, terminal };

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use super::say;
 use crate::cli::{SshConfigArgs, TargetWord};
 use crate::cluster;
-use crate::config::Config;
 use crate::connect::Route;
 use crate::error::CommandError;
 use crate::settings;
@@ -17,7 +16,7 @@ pub async fn run(args: &SshConfigArgs) -> Result<ExitCode, CommandError> {
     let route = settings::route(&args.target, &config, &project);
     let mut hosts = dir.hosts()?;
     if args.remove {
-        remove(&dir, hosts, route.as_ref().filter(|_| names_one(args, &config)))?;
+        remove(&dir, hosts, route.as_ref().filter(|_| args.target.is_named()))?;
         return Ok(ExitCode::SUCCESS);
     }
     identity(&dir)?;
@@ -47,10 +46,6 @@ pub async fn run(args: &SshConfigArgs) -> Result<ExitCode, CommandError> {
         say(&format!("{} includes it now", user.display()))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn names_one(args: &SshConfigArgs, _: &Config) -> bool {
-    args.target.target.is_some() || args.target.cluster.selector.is_some()
 }
 
 fn write(dir: &Dir, hosts: &[Host]) -> Result<(), CommandError> {
