@@ -3,8 +3,12 @@
 //!
 //! `FUZZ_RUNS` sets the number of inputs, `FUZZ_SEED` where to start.
 
+#[path = "../../protocol/tests/fuzzing/random.rs"]
+mod random;
+
 use devsync_injector::documents;
 use devsync_injector::filter::Filter;
+use random::{Random, number};
 
 const CORPUS: [&str; 5] = [
     "# head\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\nspec:\n  template:\n    metadata:\n      annotations:\n        \
@@ -38,26 +42,6 @@ const WORDS: [&str; 20] = [
     "null",
     "devsync.dev/inject: disabled\n",
 ];
-
-/// xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() >> 11) as usize % limit.max(1)
-    }
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-}
 
 fn mutate(random: &mut Random, input: &mut Vec<u8>) {
     let at = random.below(input.len() + 1);
@@ -94,7 +78,7 @@ fn filter() {
     let (runs, seed) = (number("FUZZ_RUNS", 3000), number("FUZZ_SEED", 1));
     CORPUS.iter().for_each(|input| check(input.as_bytes()));
     for i in 0..runs {
-        let mut random = Random(seed.wrapping_add(i).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let mut random = Random::of(seed, i);
         let mut input = CORPUS[random.below(CORPUS.len())].as_bytes().to_vec();
         for _ in 0..=random.below(6) {
             mutate(&mut random, &mut input);

@@ -5,30 +5,13 @@
 #[path = "golden/cases.rs"]
 #[allow(unreachable_pub, dead_code)]
 mod cases;
+#[path = "../../protocol/tests/fuzzing/random.rs"]
+mod random;
 
 use devsync_injector::security::Level;
 use devsync_injector::{Config, Place, eject, inject};
+use random::{Random, number};
 use serde_json::{Value, json};
-
-/// xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() >> 11) as usize % limit.max(1)
-    }
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-}
 
 fn junk(random: &mut Random, corpus: &[Value]) -> Value {
     match random.below(12) {
@@ -120,7 +103,7 @@ fn inject_and_eject() {
     let configs =
         [Config::default(), Config::from_yaml("{restart: supervise, imagePullSecret: x}").expect("fine")];
     for i in 0..runs {
-        let mut random = Random(seed.wrapping_add(i).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let mut random = Random::of(seed, i);
         let mut object = corpus[random.below(corpus.len())].clone();
         for _ in 0..=random.below(5) {
             mutate(&mut random, &mut object, &corpus);

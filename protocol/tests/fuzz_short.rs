@@ -2,29 +2,13 @@
 //!
 //! `FUZZ_RUNS` sets the number of inputs for each target, `FUZZ_SEED` where to start.
 
+#[path = "fuzzing/random.rs"]
+mod random;
 #[path = "../fuzz/src/lib.rs"]
 #[allow(unreachable_pub)]
 mod targets;
 
-/// xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() >> 11) as usize % limit.max(1)
-    }
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-}
+use random::{Random, number};
 
 fn mutate(random: &mut Random, input: &mut Vec<u8>) {
     // Most of what a format decides stands in its first bytes.
@@ -58,7 +42,7 @@ fn run(name: &str, default: u64) {
     corpus.iter().for_each(|input| check(input));
     let (runs, seed) = (number("FUZZ_RUNS", default), number("FUZZ_SEED", 1));
     for i in 0..runs {
-        let mut random = Random(seed.wrapping_add(i).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let mut random = Random::of(seed, i);
         let mut input = corpus[random.below(corpus.len())].clone();
         for _ in 0..=random.below(6) {
             mutate(&mut random, &mut input);
