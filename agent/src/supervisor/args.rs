@@ -205,10 +205,10 @@ mod tests {
 
     #[test]
     fn waiting_and_the_copys_directory_are_options() {
-        let all = config("--wait --exec-copy /work --grace=1 -- /adder --wait");
-        assert_eq!((all.wait, all.exec_copy.as_deref()), (true, Some(std::path::Path::new("/work"))));
+        let all = config("--wait --exec-copy /volume --grace=1 -- /adder --wait");
+        assert_eq!((all.wait, all.exec_copy.as_deref()), (true, Some(std::path::Path::new("/volume"))));
         assert_eq!(all.argv, ["/adder", "--wait"]);
-        assert_eq!(config("--exec-copy=/work /adder").exec_copy, Some("/work".into()));
+        assert_eq!(config("--exec-copy=/volume /adder").exec_copy, Some("/volume".into()));
         for bad in ["/", "work", "", "//"] {
             assert_eq!(words(&format!("--exec-copy={bad} x")), Err(UsageError::CopyDir(bad.to_owned())));
         }

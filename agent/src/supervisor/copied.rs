@@ -44,9 +44,9 @@ mod tests {
 
     #[test]
     fn only_what_lies_directly_in_the_root_has_a_copy() {
-        let copy = |program: &str| copy_of(Path::new(program), Path::new("/work"));
+        let copy = |program: &str| copy_of(Path::new(program), Path::new("/volume"));
         for program in ["/adder", "//adder", "/./adder"] {
-            assert_eq!(copy(program), Some("/work/adder".into()), "{program}");
+            assert_eq!(copy(program), Some("/volume/adder".into()), "{program}");
         }
         for program in ["/", "/app/adder", "adder", "./adder", "/app/../adder", "/..", ""] {
             assert_eq!(copy(program), None, "{program}");

@@ -43,11 +43,11 @@ fn a_program_that_is_not_there_yet_is_started_when_it_came() {
     assert_eq!(fs::read_link(format!("/proc/{new}/exe")).unwrap(), program);
 }
 
-/// A root of its own, with a program in `/` as a FROM-scratch image has it, and a writable volume at /work.
+/// A root of its own, with a program in `/` as a FROM-scratch image has it, and a writable volume at /volume.
 fn in_a_root(words: &[&str]) -> Run {
-    let root = "mount -t tmpfs none \"$DIR\" && cd \"$DIR\" && mkdir work usr proc && mount --bind /usr usr \
+    let root = "mount -t tmpfs none \"$DIR\" && cd \"$DIR\" && mkdir volume usr proc && mount --bind /usr usr \
                 && ln -s usr/lib lib && ln -s usr/lib64 lib64 && mount -t proc proc proc && cp \"$1\" run \
-                && cp /usr/bin/busybox busybox && mount -o remount,ro . && mount -t tmpfs none work && shift \
+                && cp /usr/bin/busybox busybox && mount -o remount,ro . && mount -t tmpfs none volume && shift \
                 && exec chroot . /usr/bin/env PATH=/ /run \"$@\"";
     let mut command = Command::new("unshare");
     command.args(["--mount", "--pid", "--fork", "--kill-child", "/bin/sh", "-c", root, "sh", BINARY]);
@@ -60,8 +60,8 @@ fn in_a_root(words: &[&str]) -> Run {
 fn what_lies_in_the_root_is_started_from_its_copy() {
     for program in ["/busybox", "busybox"] {
         let script = "echo $0 $(/usr/bin/readlink /proc/$$/exe); exec sleep 1000";
-        let run = in_a_root(&["--exec-copy", "/work", "--", program, "sh", "-c", script]);
-        assert_eq!(run.line("out", "sh "), "/work/busybox", "{}", run.read("err"));
+        let run = in_a_root(&["--exec-copy", "/volume", "--", program, "sh", "-c", script]);
+        assert_eq!(run.line("out", "sh "), "/volume/busybox", "{}", run.read("err"));
     }
 }
 
@@ -69,6 +69,6 @@ fn what_lies_in_the_root_is_started_from_its_copy() {
 #[ignore = "needs: root"]
 fn what_lies_elsewhere_is_started_from_there() {
     let run =
-        in_a_root(&["--exec-copy", "/work", "--", "/usr/bin/busybox", "sh", "-c", "readlink /proc/$$/exe"]);
+        in_a_root(&["--exec-copy", "/volume", "--", "/usr/bin/busybox", "sh", "-c", "readlink /proc/$$/exe"]);
     run.line("out", "/usr/bin/busybox");
 }

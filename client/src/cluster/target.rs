@@ -197,8 +197,8 @@ mod tests {
         let said = pod(serde_json::json!({annotation::SYNC_ROOT: "/srv", annotation::RESTART: "signal:HUP"}));
         assert_eq!(said.sync_root(), PodPath::new("/srv").ok());
         assert_eq!(said.restart().map(|mode| mode.to_string()).as_deref(), Some("signal:HUP"));
-        let volume = pod(serde_json::json!({annotation::SYNC_ROOT: "/", annotation::WORKSPACE: "/work"}));
-        assert_eq!((volume.sync_root(), volume.restart()), (PodPath::new("/work").ok(), None));
+        let volume = pod(serde_json::json!({annotation::SYNC_ROOT: "/", annotation::WORKSPACE: "/volume"}));
+        assert_eq!((volume.sync_root(), volume.restart()), (PodPath::new("/volume").ok(), None));
         let none = pod(serde_json::json!({annotation::SYNC_ROOT: "src", annotation::RESTART: "now"}));
         assert_eq!((none.sync_root(), none.restart()), (None, None));
     }

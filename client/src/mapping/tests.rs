@@ -50,14 +50,14 @@ fn what_the_pod_says_stands_below_what_the_user_says() {
     let python = app("/usr/bin/python3", &["python3", "app.py"], "/srv");
     let here = project(Path::new("/home/me/app"));
     let said = Wishes {
-        sync_root: PodPath::new("/work").ok(),
+        sync_root: PodPath::new("/volume").ok(),
         restart: Some(RestartMode::None),
         ..Wishes::default()
     };
     let plan = decide(&python, &here, &said, true).expect("a plan");
     assert_eq!(
         (&plan.mappings[0].place, plan.guessed, plan.restart),
-        (&at("/work"), false, RestartMode::None)
+        (&at("/volume"), false, RestartMode::None)
     );
     assert!(plan.because.contains("devsync.dev/sync-root"), "{}", plan.because);
     let spec = SyncSpec { from: "/".into(), to: Some("/mine".to_owned()) };

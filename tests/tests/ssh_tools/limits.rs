@@ -31,8 +31,8 @@ fn a_thousand_silent_connections_keep_nobody_out() {
             stream
         })
         .collect();
-    // OpenSSH's own limit for the way to the login.
-    let good = run(rig.tool("ssh").args(["-o", "ConnectTimeout=5", "pod", "echo in"]));
+    // A busy machine needs seconds for a thousand connections; the good client is not cut meanwhile.
+    let good = run(rig.tool("ssh").args(["-o", "ConnectTimeout=20", "pod", "echo in"]));
     assert_eq!(good, "in\n");
     let grown = resident(rig.agent()).saturating_sub(before);
     assert!(grown < 32 * 1024, "{grown} kB more");

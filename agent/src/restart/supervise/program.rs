@@ -86,9 +86,9 @@ mod tests {
             ("../x/../adder", "/srv/adder"),
             ("python3 -m app", "/usr/bin/python3"),
             ("tool", "/srv/app/tool"),
-            ("--exec-copy /work -- /adder", "/work/adder"),
-            ("--exec-copy /work adder", "/work/adder"),
-            ("--exec-copy /work /app/adder", "/app/adder"),
+            ("--exec-copy /volume -- /adder", "/volume/adder"),
+            ("--exec-copy /volume adder", "/volume/adder"),
+            ("--exec-copy /volume /app/adder", "/app/adder"),
         ] {
             assert_eq!(exe(line).unwrap(), Path::new(found), "{line}");
         }
