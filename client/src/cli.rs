@@ -150,6 +150,15 @@ pub struct AttachArgs {
     /// Listen on a port here that leads into the pod, as port-forward does. Can be given more than once
     #[arg(long, value_name = "[LOCAL:]REMOTE", help_heading = "How it runs")]
     pub forward: Vec<crate::cluster::PortSpec>,
+    /// Have a port in the pod lead here: with 5432 the app's 127.0.0.1:5432 is the laptop's 127.0.0.1:5432. Another
+    /// port in the pod comes last. Can be given more than once
+    #[arg(
+        long,
+        value_name = "[LOCAL_HOST:]PORT[:PORT]",
+        conflicts_with = "dry_run",
+        help_heading = "How it runs"
+    )]
+    pub reverse: Vec<crate::transport::ssh::ReverseSpec>,
     /// Say what would be sent, and write nothing
     #[arg(long, help_heading = "How it runs")]
     pub dry_run: bool,

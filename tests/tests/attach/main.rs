@@ -10,6 +10,7 @@ mod pull;
 mod python;
 mod reconnect;
 mod relay;
+mod reverse;
 mod rig;
 mod ssh;
 mod supervised;
