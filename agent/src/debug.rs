@@ -3,6 +3,7 @@
 //! A debugger's protocol travels on standard input and output, so that nothing listens in the pod for longer than it
 //! takes to connect. Its end of input, be it a lost connection, is the debugger's end: it lets go of the app.
 
+mod debugpy;
 mod dlv;
 mod gdb;
 mod look;
@@ -39,6 +40,11 @@ pub enum What {
         #[arg(long, value_name = "FILE")]
         debugger: Option<std::path::PathBuf>,
     },
+    /// debugpy's protocol on standard input and output; its adapter listens on this port beside the app.
+    Debugpy {
+        #[arg(long, value_name = "PORT")]
+        port: u16,
+    },
     /// The app's system calls, until the end of standard input.
     Strace,
 }
@@ -65,6 +71,8 @@ pub enum DebugError {
     Silent { tool: String },
     #[error("{tool} ended: {status}")]
     Ended { tool: String, status: std::process::ExitStatus },
+    #[error("nothing of debugpy listens on port {port} beside the app (hint: devsync debug again)")]
+    NoAdapter { port: u16, source: io::Error },
     #[error("cannot {what}")]
     Io { what: &'static str, source: io::Error },
 }
@@ -83,9 +91,12 @@ pub fn run(args: DebugArgs) -> Result<(), DebugError> {
         let written = write!(out, "{told}").and_then(|()| out.flush());
         return written.map_err(|source| DebugError::Io { what: "write to standard output", source });
     }
+    if let What::Debugpy { port } = args.what {
+        return debugpy::run(port);
+    }
     free(&app)?;
     match args.what {
-        What::Look => Ok(()),
+        What::Look | What::Debugpy { .. } => Ok(()),
         What::Gdb => gdb::run(Tool::find("gdbserver")?, &app),
         What::Dlv { debugger } => dlv::run(Tool::dlv(debugger)?, &app),
         What::Strace => tool::until_end_of_input(Tool::find("strace")?, &app, &["-f", "-tt", "-p"]),

@@ -1,6 +1,7 @@
 //! What a debugger needs to know beside its protocol: symbols of the same build, an editor's settings, the probes that
 //! would end a stopped app. Looks at files here and at data; asks nobody.
 
+pub mod debugpy;
 pub mod launch;
 pub mod probes;
 pub mod symbols;
@@ -30,8 +31,9 @@ impl Language {
     /// The agent's word for the debugger.
     pub fn tool(self) -> &'static str {
         match self {
-            Self::Native | Self::Python => "gdb",
+            Self::Native => "gdb",
             Self::Go => "dlv",
+            Self::Python => "debugpy",
         }
     }
 }

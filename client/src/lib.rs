@@ -19,6 +19,7 @@ pub mod doctor;
 pub mod elf;
 pub mod engine;
 pub mod error;
+pub mod in_container;
 pub mod installed;
 pub mod local;
 pub mod mapping;

@@ -20,6 +20,8 @@ pub struct Debuggee {
     pub gid: u32,
     /// Its executable's path in its own root, with what is no text escaped.
     pub exe: String,
+    /// Its working directory, as its path.
+    pub cwd: Option<String>,
     pub build_id: BuildId,
     /// The Go that built it.
     pub go: Option<String>,
@@ -42,9 +44,12 @@ impl fmt::Display for Debuggee {
         line("uid", &self.uid.to_string())?;
         line("gid", &self.gid.to_string())?;
         line("exe", &self.exe)?;
-        for (name, value) in
-            [("build-id", &self.build_id.gnu), ("go-build-id", &self.build_id.go), ("go", &self.go)]
-        {
+        for (name, value) in [
+            ("cwd", &self.cwd),
+            ("build-id", &self.build_id.gnu),
+            ("go-build-id", &self.build_id.go),
+            ("go", &self.go),
+        ] {
             value.iter().try_for_each(|value| line(name, value))?;
         }
         if let Some((pid, name)) = &self.tracer {
@@ -78,6 +83,7 @@ impl FromStr for Debuggee {
             uid: number("uid")?,
             gid: number("gid")?,
             exe: one("exe").ok_or(DebuggeeError("exe"))?,
+            cwd: one("cwd"),
             build_id: BuildId { gnu: one("build-id"), go: one("go-build-id") },
             go: one("go"),
             tracer: tracer.transpose()?,
@@ -98,6 +104,7 @@ mod tests {
             uid: 1,
             gid: 2,
             exe: "/app/x y".to_owned(),
+            cwd: Some("/app".to_owned()),
             build_id: BuildId { gnu: Some("ab".to_owned()), go: None },
             go: Some("go1.19.8".to_owned()),
             tracer: Some((9, "gdb".to_owned())),

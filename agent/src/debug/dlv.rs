@@ -59,7 +59,7 @@ fn connect(address: SocketAddr, app: &Identity) -> Result<TcpStream, DebugError>
 }
 
 /// Until delve closes, which it does when its client has gone.
-fn carry(stream: &TcpStream) -> io::Result<()> {
+pub(super) fn carry(stream: &TcpStream) -> io::Result<()> {
     let mut to = stream.try_clone()?;
     thread::spawn(move || {
         let _ = pass(&mut io::stdin().lock(), &mut to);

@@ -17,7 +17,7 @@ const TOOLS: [&str; 3] = ["gdbserver", "dlv", "strace"];
 pub(super) fn look(app: &Identity) -> Result<Debuggee, TargetError> {
     let proc = ProcDir::open(app.pid())?;
     let status = proc.status()?;
-    let (exe, file) = app.access().inspect(|| Ok((proc.exe()?, proc.open_exe()?)))?;
+    let (exe, cwd, file) = app.access().inspect(|| Ok((proc.exe()?, proc.cwd()?, proc.open_exe()?)))?;
     let mut read = |at, len: usize| {
         let mut bytes = vec![0; len];
         let mut filled = 0;
@@ -47,6 +47,7 @@ pub(super) fn look(app: &Identity) -> Result<Debuggee, TargetError> {
         uid: ids.uid,
         gid: ids.gid,
         exe: String::from_utf8_lossy(&exe).into_owned(),
+        cwd: Some(String::from_utf8_lossy(&cwd).into_owned()),
         build_id,
         go,
         tracer,

@@ -1,5 +1,6 @@
 //! `devsync debug`: a debugger's protocol between a port here and a debugger beside the app.
 
+mod debugpy;
 mod gdb;
 mod serve;
 
@@ -27,7 +28,9 @@ pub async fn run(args: &DebugArgs) -> Result<ExitCode, CommandError> {
     let beside = Beside::find(&route).await?;
     let app = look(&beside).await?;
     free(&beside, &app)?;
+    let is_python = Language::of(&app) == Language::Python && !args.strace;
     let symbols = args.symbols.clone().or_else(|| config.exe.as_ref().map(|exe| project.join(exe)));
+    let symbols = symbols.filter(|_| !is_python);
     let symbols = fitting(symbols, args.symbols.is_some(), &app)?;
     if let Some(warning) = beside.container().and_then(probes::warning) {
         note(args, &format!("{warning}; the annotation devsync.dev/probes: relax gives it time"));
@@ -36,8 +39,17 @@ pub async fn run(args: &DebugArgs) -> Result<ExitCode, CommandError> {
         let program = beside.start("debug", &["strace"]).await?;
         return program.carry(false).await.map(|_| ExitCode::SUCCESS);
     }
+    if is_python && (args.stacks || args.core.is_some()) {
+        return Err(CommandError::usage(
+            "it is a Python program, and a native debugger would show the interpreter",
+        )
+        .hint("devsync debug without --stacks and --core attaches debugpy"));
+    }
     if args.stacks || args.core.is_some() {
         return gdb::run(args, symbols.as_deref()).await;
+    }
+    if is_python {
+        return debugpy::run(args, &route, beside, app, (&config, &project)).await;
     }
     let session = Session { beside, app, words: words(args)? };
     if args.stdio {
@@ -73,6 +85,7 @@ impl Session {
     }
 
     async fn start(&self) -> Result<program::Program, CommandError> {
+        // For Python the adapter's port: its debugger is in the app already.
         let words: Vec<&str> =
             [self.language().tool()].into_iter().chain(self.words.iter().map(String::as_str)).collect();
         self.beside.start("debug", &words).await
@@ -105,9 +118,7 @@ fn free(beside: &Beside, app: &Debuggee) -> Result<(), CommandError> {
         return Err(CommandError::new(what).cause(cause.clone()).hint(hint.clone()));
     }
     if Language::of(app) == Language::Python {
-        return Err(CommandError::new(what)
-            .cause("it is a Python program, and a native debugger would show the interpreter")
-            .hint("import debugpy; debugpy.listen(5678) in the app, then devsync port-forward TARGET 5678"));
+        return Ok(());
     }
     let (tool, language) = match Language::of(app) {
         Language::Go => ("dlv", "Go"),

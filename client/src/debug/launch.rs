@@ -15,6 +15,18 @@ pub enum LaunchError {
     Write { path: PathBuf, source: std::io::Error },
 }
 
+/// One for debugpy. `remote`: the directory of the app that has the files of `local`.
+pub fn debugpy(name: &str, port: u16, local: &str, remote: Option<&str>) -> Value {
+    let mut configuration = json!({
+        "name": format!("devsync: {name}"), "type": "debugpy", "request": "attach",
+        "connect": {"host": "127.0.0.1", "port": port}, "justMyCode": false, "subProcess": false,
+    });
+    if let Some(remote) = remote {
+        configuration["pathMappings"] = json!([{"localRoot": local, "remoteRoot": remote}]);
+    }
+    configuration
+}
+
 /// A configuration that connects to `port` here.
 pub fn configuration(name: &str, language: Language, port: u16, symbols: Option<&Path>) -> Value {
     let symbols = symbols.map(|path| path.to_string_lossy().into_owned());

@@ -5,24 +5,19 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use devsync_protocol::path::RelPath;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::Engine;
 use super::halt::Halt;
-use crate::cluster;
-use crate::connect::{Route, pod_of};
 use crate::error::CommandError;
+use crate::in_container;
 use crate::on_change::OnChange;
-use crate::program::{End, Program, Wish};
+use crate::program::End;
 use crate::report::{Event, ms};
-use crate::way;
 
 /// Lines that wait to be shown.
 const LINES: usize = 256;
-/// Longer ones are shown in parts, in bytes.
-const LINE: u64 = 8 * 1024;
 
 pub(super) struct Chores {
     rules: Vec<OnChange>,
@@ -116,7 +111,7 @@ impl Engine {
         let Some((rule, what)) = self.chores.due() else { return };
         self.reporter.event(&Event::CommandStarted { command: what.words() });
         let (to, lines) = mpsc::channel(LINES);
-        let task = tokio::spawn(run(self.job.route.clone(), what.argv().to_vec(), to));
+        let task = tokio::spawn(in_container::run(self.job.route.clone(), what.argv().to_vec(), to));
         self.chores.running = Some(Running { rule, task, lines, since: Instant::now() });
     }
 
@@ -155,48 +150,6 @@ impl Engine {
         match self.chores.failed.len() {
             0 => Ok(()),
             _ => Err(CommandError::new("the app was not restarted: a command of on_change failed").into()),
-        }
-    }
-}
-
-/// Runs a command to its end where the app lives, as `devsync exec` does.
-async fn run(route: Route, words: Vec<String>, lines: mpsc::Sender<String>) -> Result<End, CommandError> {
-    let wish = Wish { words, stdin: false, terminal: None };
-    if route.target.is_in_cluster() {
-        let (cluster, pod) = pod_of(&route).await?;
-        let program = cluster::exec(&cluster, &pod, &pod.container, &wish).await?;
-        match carry(program, &lines).await? {
-            End::Missing(_) if pod.has_agent => {}
-            end => return Ok(end),
-        }
-    }
-    let (program, way) = way::program(&route, &wish).await?;
-    let end = carry(program, &lines).await;
-    drop(way);
-    end
-}
-
-async fn carry(program: Program, lines: &mpsc::Sender<String>) -> Result<End, CommandError> {
-    let Program { stdin, stdout, stderr, control, end } = program;
-    drop(stdin);
-    let err = async {
-        if let Some(stderr) = stderr {
-            pass_on(stderr, lines).await;
-        }
-    };
-    let (end, (), ()) = tokio::join!(end, pass_on(stdout, lines), err);
-    drop(control);
-    end
-}
-
-async fn pass_on(stream: impl AsyncRead + Unpin, lines: &mpsc::Sender<String>) {
-    let mut stream = BufReader::new(stream);
-    let mut line = Vec::new();
-    while matches!((&mut stream).take(LINE).read_until(b'\n', &mut line).await, Ok(len) if len > 0) {
-        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-        line.clear();
-        if lines.send(text).await.is_err() {
-            return;
         }
     }
 }
