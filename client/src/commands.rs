@@ -3,12 +3,14 @@
 pub mod attach;
 pub mod debug;
 pub mod detach;
+pub mod doctor;
 pub mod exec;
 pub mod inject;
 pub mod install;
 pub mod logs;
 pub mod port_forward;
 pub mod proxy;
+pub mod ps;
 pub mod pull;
 pub mod restart;
 pub mod shell;

@@ -12,6 +12,7 @@ use crate::connect::Route;
 use crate::error::{CommandError, Kind};
 use crate::mapping::Wishes;
 use crate::rule::RestartRule;
+use crate::transport::ssh::Reverse;
 
 /// How long an app may take to shut down where nobody says.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -83,6 +84,7 @@ pub fn route(args: &TargetArgs, config: &Config, project: &Path) -> Option<Route
         cluster,
         login: Login::default(),
         take_over: false,
+        reverse: Reverse::default(),
     })
 }
 

@@ -1,6 +1,7 @@
 //! To the agent in a pod: it is told this session's key through pods/exec and answers with its host key, so that RBAC
 //! decides who may, and nothing is trusted on first use. Then SSH over a port-forward.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,8 @@ use super::{Cluster, explain};
 use crate::error::{CommandError, Kind};
 use crate::report::plain_line;
 use crate::transport::Transport;
-use crate::transport::ssh::{self, PinnedKey, SshError};
+use crate::transport::ssh::reverse::Dial;
+use crate::transport::ssh::{self, PinnedKey, Reverse, SshError};
 
 /// The answer of `authorize` is some hundred bytes.
 const LONGEST_ANSWER: u64 = 16 * 1024;
@@ -46,6 +48,8 @@ pub struct Access {
     pub identity: Option<PathBuf>,
     /// The agent's host key for that case; without it the agent's log is asked.
     pub host_key: Option<String>,
+    /// Ports of the pod that lead here.
+    pub reverse: Reverse,
 }
 
 /// Opens a stream to the agent that serves `target`.
@@ -57,11 +61,24 @@ pub async fn open(cluster: &Cluster, target: &PodTarget, access: &Access) -> Res
         None => return with_identity(cluster, target, agent, access).await,
     };
     let pinned = pin(&answer.host_key, target)?;
-    let Forward { stream, said } =
-        forward(cluster, &target.namespace, &target.pod, answer.listen.port()).await?;
+    let port = answer.listen.port();
+    let Forward { stream, said } = forward(cluster, &target.namespace, &target.pod, port).await?;
     let name = target.to_string();
-    let connected = ssh::connect_over(stream, USER, Arc::new(key), pinned, &name).await;
+    let reverse = (dial(cluster, target, port), access.reverse.clone());
+    let connected = ssh::connect_over(stream, USER, Arc::new(key), pinned, &name, reverse).await;
     finish(connected, said, name)
+}
+
+/// Opens further streams to the agent.
+fn dial(cluster: &Cluster, target: &PodTarget, port: u16) -> Dial {
+    let (cluster, namespace, pod) = (cluster.clone(), target.namespace.clone(), target.pod.clone());
+    Box::new(move || {
+        let (cluster, namespace, pod) = (cluster.clone(), namespace.clone(), pod.clone());
+        Box::pin(async move {
+            let opened = forward(&cluster, &namespace, &pod, port).await;
+            opened.map(|opened| Box::new(opened.stream) as _).map_err(|error| io::Error::other(error.line()))
+        })
+    })
 }
 
 /// A stream to the agent's SSH server on which nothing was said yet, and the key that the server must prove.
@@ -273,7 +290,8 @@ async fn with_identity(
     let (port, host_key) = known(cluster, target, agent, access).await?;
     let Forward { stream, said } = forward(cluster, &target.namespace, &target.pod, port).await?;
     let name = target.to_string();
-    let connected = ssh::connect_over_with(stream, USER, &identity, host_key, &name).await;
+    let reverse = (dial(cluster, target, port), access.reverse.clone());
+    let connected = ssh::connect_over_with(stream, USER, &identity, host_key, &name, reverse).await;
     finish(connected, said, name)
 }
 

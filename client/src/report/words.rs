@@ -17,6 +17,7 @@ pub fn count(n: usize, noun: &str) -> String {
         "entry" => "entries".to_owned(),
         "directory" => "directories".to_owned(),
         "try" => "tries".to_owned(),
+        "process" => "processes".to_owned(),
         noun => format!("{noun}s"),
     };
     if n == 1 { format!("1 {noun}") } else { format!("{n} {plural}") }

@@ -9,6 +9,7 @@ mod pull;
 mod python;
 mod reconnect;
 mod relay;
+mod reverse;
 mod rig;
 mod ssh;
 mod supervised;

@@ -21,7 +21,7 @@ use crate::mapping::Plan;
 use crate::project::Project;
 use crate::report::{AppFacts, Event, Reporter};
 use crate::rule::RestartRules;
-use crate::session::{Call, Handle, Session};
+use crate::session::{Handle, Session};
 use crate::settings::Settings;
 
 /// How long an orderly end may take.
@@ -106,6 +106,10 @@ async fn attach(
         connected = connect(&route) => connected?,
         () = stop.cancelled() => return Ok(()),
     };
+    for spec in &route.reverse.specs {
+        let there = pod.as_ref().map_or_else(|| route.target.to_string(), ToString::to_string);
+        reporter.event(&Event::Step { text: format!("port {} of {there} → {spec} here", spec.remote) });
+    }
     if let Some(pod) = &pod {
         tokio::select! {
             () = say_if_mixed(&route, pod, &mut reporter) => {}

@@ -29,7 +29,7 @@ pub async fn program_over(
 ) -> Result<Program, CommandError> {
     let login = Login { addr: name, user: "dev", host_key };
     let started = login.in_time(async {
-        let handle = login.connected(stream, Identity::Session(key)).await?;
+        let handle = login.connected(stream, Identity::Session(key), None).await?;
         let channel = handle.channel_open_session().await.map_err(|e| login.protocol(e))?;
         start(&login, channel, wish).await.map(|started| (handle, started))
     });
