@@ -14,6 +14,7 @@ mod inbox;
 mod key_options;
 mod lobby;
 mod outbox;
+mod penalty;
 mod program;
 mod pump;
 mod registered;
@@ -143,6 +144,7 @@ struct Shared {
     authorized: Option<AuthorizedKeys>,
     registered: Arc<Registered>,
     lobby: Arc<lobby::Lobby>,
+    penalties: penalty::Penalties,
     /// Places for those that had to leave the lobby and do not know it yet.
     lingering: Semaphore,
     sessions: Arc<Semaphore>,
@@ -183,6 +185,7 @@ pub async fn serve(
         authorized: config.authorized_keys.map(AuthorizedKeys::new),
         registered: config.registered,
         lobby: lobby::Lobby::new(limits.unauthenticated, limits.unauthenticated_per_source),
+        penalties: penalty::Penalties::default(),
         lingering: Semaphore::new(LINGERING),
         sessions: Arc::new(Semaphore::new(limits.sessions)),
         session,

@@ -1,13 +1,15 @@
 //! Clients that mean harm or have trouble: many of them, silent ones, wrong ones.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::Stdio;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use crate::python::python;
 use crate::rig::{Rig, Root, output, run, stop, until};
 
 /// Resident kilobytes of a process.
@@ -94,13 +96,43 @@ fn a_thousand_that_come_again_and_again_keep_nobody_out() {
     assert!(grown < 32 * 1024, "{grown} kB more");
 }
 
+/// From the program's `offered N connections M`.
+fn offered(line: &str) -> usize {
+    line.split(' ').nth(1).and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("{line}"))
+}
+
+#[test]
+#[ignore = "needs: root"]
+fn bad_keys_without_end_are_capped_and_keep_nobody_out() {
+    const SECONDS: usize = 10;
+    let rig = Rig::start(Root::Debian);
+    let undisturbed = login_takes(&rig);
+    let before = resident(rig.agent());
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/ssh_tools/flood_keys.py");
+    let mut flood = Command::new("timeout");
+    flood.arg("100").arg(python()).arg(script).arg(rig.port.to_string()).arg(rig.path("known"));
+    let mut flood = flood.arg(SECONDS.to_string()).stdout(Stdio::piped()).spawn().expect("python");
+    let mut said = BufReader::new(flood.stdout.take().expect("piped")).lines();
+    assert_eq!(said.next().expect("a line").expect("read"), "begun");
+    let logins: Vec<Duration> = (0..20).map(|_| login_takes(&rig)).collect();
+    let grown = resident(rig.agent()).saturating_sub(before);
+    let last = said.next().expect("a line").expect("read");
+    assert!(flood.wait().expect("ended").success(), "{last}");
+    eprintln!("{last}, logins {logins:?}, undisturbed {undisturbed:?}, {grown} kB");
+    // Ten in a second, those that began when there was no queue yet, and each of fifty after five seconds at least.
+    assert!(offered(&last) < 10 * SECONDS + 50 * SECONDS.div_ceil(5) + 50, "{last}");
+    assert!(logins.iter().all(|login| *login < a_second(undisturbed)), "{logins:?}");
+    assert!(grown < 32 * 1024, "{grown} kB more");
+    assert!(rig.log().matches("login refused").count() <= offered(&last), "{}", rig.log());
+}
+
 #[test]
 #[ignore = "needs: root"]
 fn wrong_keys_are_counted_and_cut() {
     let rig = Rig::start(Root::Debian);
     for n in 0..5 {
         let key = rig.path(&format!("wrong{n}"));
-        run(std::process::Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(key));
+        run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(key));
     }
     let mut ssh = rig.tool("ssh");
     for n in 0..5 {
