@@ -18,9 +18,9 @@ fn random_file(path: &Path, mebibytes: u32) {
     }));
 }
 
-/// Some thousand small files in directories.
-fn many_files(at: &Path) {
-    for directory in 0..20 {
+/// Fifty small files in each of so many directories.
+fn many_files(at: &Path, directories: u32) {
+    for directory in 0..directories {
         let directory = at.join(format!("directory {directory}"));
         fs::create_dir_all(&directory).expect("made");
         for file in 0..50 {
@@ -58,7 +58,8 @@ fn a_large_file_there_and_back() {
 #[ignore = "needs: root"]
 fn many_small_files_there_and_back() {
     let rig = Rig::start(Root::Scratch);
-    many_files(&rig.path("laptop/many"));
+    // Five thousand.
+    many_files(&rig.path("laptop/many"), 100);
     run(rig.tool("scp").args(["-q", "-r", "many", "pod:many"]));
     same(&rig.path("laptop/many"), &rig.path("root/srv/app/many"));
     let done = rig.sftp("get -r many back");
@@ -127,7 +128,7 @@ fn a_large_directory_is_listed_whole() {
 fn rsync_both_ways_sends_the_difference() {
     let rig = Rig::start(Root::Debian);
     let laptop = rig.path("laptop/tree");
-    many_files(&laptop);
+    many_files(&laptop, 20);
     random_file(&laptop.join("big"), 20);
     let rsync = |from: &str, to: &str| {
         let mut rsync = Command::new("rsync");
