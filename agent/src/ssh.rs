@@ -17,6 +17,7 @@ mod outbox;
 mod program;
 mod pump;
 mod registered;
+mod seats;
 mod socket;
 mod terminal;
 mod throttle;
@@ -137,6 +138,7 @@ struct Shared {
     authorized: Option<AuthorizedKeys>,
     registered: Arc<Registered>,
     lobby: Arc<lobby::Lobby>,
+    seats: Arc<seats::Seats>,
     sessions: Arc<Semaphore>,
     session: Arc<SessionFn>,
     target: Query,
@@ -175,6 +177,7 @@ pub async fn serve(
         authorized: config.authorized_keys.map(AuthorizedKeys::new),
         registered: config.registered,
         lobby: lobby::Lobby::new(limits.unauthenticated, limits.unauthenticated_per_source),
+        seats: Arc::default(),
         sessions: Arc::new(Semaphore::new(limits.sessions)),
         session,
         target: config.target,
