@@ -28,6 +28,9 @@ pub const STATE_DIR: &str = "/run/devsync";
 pub const FIELD_MANAGER: &str = "devsync";
 /// The SSH subsystem that carries a session.
 pub const SUBSYSTEM: &str = "devsync";
+/// The variable by which a client names its session before it starts the subsystem: a connection of the same key that
+/// named the same one is over.
+pub const SESSION_VARIABLE: &str = "DEVSYNC_SESSION";
 
 /// The supervisor's executable, in the agent's image and in the directory that it installs itself into.
 pub const RUN_PROGRAM: &str = "devsync-run";
