@@ -22,6 +22,7 @@ pub mod error;
 pub mod installed;
 pub mod local;
 pub mod mapping;
+pub mod on_change;
 pub mod processes;
 pub mod program;
 pub mod project;

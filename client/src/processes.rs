@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::Serialize;
 
 use crate::cluster::short_id;
-use crate::report::{bytes, count, plain_line};
+use crate::report::{bytes, plain_line};
 
 /// Longest command of a row, in characters.
 const COMMAND: usize = 120;
@@ -78,7 +78,7 @@ pub fn table(rows: &[Row], left: usize) -> String {
         lines.push(line(row));
     }
     if left > 0 {
-        lines.push(format!("and {} more", count(left, "process")));
+        lines.push(format!("and {left} more, which are not shown"));
     }
     lines.join("\n")
 }
@@ -130,7 +130,8 @@ mod tests {
         let table = table(&rows, 3);
         assert!(table.starts_with("app\n      PID"), "{table}");
         assert!(
-            table.contains("\nthe agent (devsync's agent)\n") && table.ends_with("and 3 more processes"),
+            table.contains("\nthe agent (devsync's agent)\n")
+                && table.ends_with("and 3 more, which are not shown"),
             "{table}"
         );
         assert!(table.contains("5.0") && table.contains("y\\u{1b}[2J  [/usr/bin/x]"), "{table}");

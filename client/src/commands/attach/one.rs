@@ -223,7 +223,7 @@ fn job(
     app: App,
     plan: Plan,
 ) -> Job {
-    let Settings { project, excludes, options, rules, grace, .. } = settings;
+    let Settings { project, excludes, options, rules, grace, on_change, .. } = settings;
     Job {
         target: route.name(),
         route,
@@ -234,6 +234,7 @@ fn job(
         options,
         rules: RestartRules::new(&rules, plan.restart),
         grace,
+        on_change,
         build: plan.build,
         builds: shared.builds.clone(),
         began: shared.began,
