@@ -13,6 +13,7 @@ mod ephemeral;
 mod exec;
 mod explain;
 mod find;
+mod foreign;
 mod forward;
 mod install;
 mod login;
