@@ -14,6 +14,7 @@ mod inbox;
 mod key_options;
 mod lobby;
 mod outbox;
+mod penalty;
 mod program;
 mod pump;
 mod registered;
@@ -45,6 +46,11 @@ pub use registered::{Grant, Registered};
 
 /// Wait after a failed accept (out of descriptors, mostly), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections that were told to end and have not ended yet; more are not accepted.
+const LEAVING: usize = 128;
+/// Closed connections whose sockets are kept for a moment; each costs a descriptor and a timer.
+const LINGERING: usize = 1024;
 
 /// Runs one session; blocking, called on a thread of its own. It ends at end of input.
 pub type SessionFn = dyn Fn(Box<dyn Read + Send>, Box<dyn Write + Send>, Caller) + Send + Sync;
@@ -100,7 +106,8 @@ pub struct Limits {
     pub login_grace: Duration,
     /// Keys that one connection may try.
     pub auth_attempts: usize,
-    /// Connections that have not logged in: beyond it the least promising one is closed.
+    /// Connections that have not logged in: beyond it the oldest of the commonest stage is closed. As many as can
+    /// be afforded: the more there are, the longer each may take for its login while more and more come.
     pub unauthenticated: usize,
     /// The same for one source address.
     pub unauthenticated_per_source: usize,
@@ -121,8 +128,8 @@ impl Default for Limits {
         Self {
             login_grace: Duration::from_secs(30),
             auth_attempts: 3,
-            unauthenticated: 10,
-            unauthenticated_per_source: 8,
+            unauthenticated: 192,
+            unauthenticated_per_source: 160,
             sessions: 32,
             channels: 64,
             forwards: 256,
@@ -138,6 +145,9 @@ struct Shared {
     authorized: Option<AuthorizedKeys>,
     registered: Arc<Registered>,
     lobby: Arc<lobby::Lobby>,
+    penalties: penalty::Penalties,
+    /// Places for those that had to leave the lobby and do not know it yet.
+    lingering: Semaphore,
     seats: Arc<seats::Seats>,
     sessions: Arc<Semaphore>,
     session: Arc<SessionFn>,
@@ -177,6 +187,8 @@ pub async fn serve(
         authorized: config.authorized_keys.map(AuthorizedKeys::new),
         registered: config.registered,
         lobby: lobby::Lobby::new(limits.unauthenticated, limits.unauthenticated_per_source),
+        penalties: penalty::Penalties::default(),
+        lingering: Semaphore::new(LINGERING),
         seats: Arc::default(),
         sessions: Arc::new(Semaphore::new(limits.sessions)),
         session,
@@ -185,13 +197,16 @@ pub async fn serve(
         limits,
     });
     let mut connections = JoinSet::new();
+    let most = shared.limits.unauthenticated + shared.limits.sessions + LINGERING + LEAVING;
     loop {
         tokio::select! {
             Some(joined) = connections.join_next() => seen(joined),
-            accepted = accept(&listener, &shutdown) => match accepted {
+            accepted = accept(&listener, &shutdown), if connections.len() < most => match accepted {
                 Some((socket, address)) => {
                     let (shared, shutdown) = (Arc::clone(&shared), shutdown.child_token());
-                    connections.spawn(connection::run(socket, address, shared, shutdown));
+                    // Here, so that the order is that of their coming.
+                    let ticket = shared.lobby.enter(address.ip());
+                    connections.spawn(connection::run(socket, address, ticket, shared, shutdown));
                 }
                 None => break,
             },

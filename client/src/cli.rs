@@ -19,7 +19,7 @@ pub use inject::{ApplyArgs, InjectArgs, LevelWord};
 pub use install::{InstallArgs, InstallationArgs, Label, UninstallArgs};
 pub use look::{LogsArgs, PortForwardArgs};
 pub use target::{ClusterArgs, TargetArgs, TargetWord, WorkloadKind, is_target_name};
-pub use tools::{DebugArgs, ExecArgs, ProxyArgs, ShellArgs, SshConfigArgs};
+pub use tools::{DebugArgs, DoctorArgs, ExecArgs, ProxyArgs, PsArgs, ShellArgs, SshConfigArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -74,6 +74,10 @@ pub enum Command {
     Shell(Box<ShellArgs>),
     /// A debugger on the app as it runs: gdb, lldb, delve, an editor
     Debug(Box<DebugArgs>),
+    /// The processes beside the agent: who runs, as whom, with what, on which ports
+    Ps(Box<PsArgs>),
+    /// What will not work, from the laptop to the app, and what mends it: exit code 1 where something will not
+    Doctor(Box<DoctorArgs>),
     /// Hosts for ssh, scp, sftp, rsync, sshfs and editors
     SshConfig(Box<SshConfigArgs>),
     /// Standard input and output are a stream to the agent's SSH server: ssh's ProxyCommand

@@ -40,6 +40,8 @@ pub const RUN_INSTALL: &str = "install";
 pub const RUN_SEED: &str = "seed";
 /// Its options before the app: wait for the first sync; start what lies in `/` from its copy in a directory.
 pub const RUN_WAIT: &str = "--wait";
+/// A file that says that the first sync was waited for: it is in the volume of what was synced.
+pub const RUN_WAITED: &str = "--waited";
 pub const RUN_EXEC_COPY: &str = "--exec-copy";
 /// The directory of [`VOLUME`] that it is installed into, and where an app's container has that directory mounted.
 pub const RUN_DIR: &str = "bin";
@@ -53,6 +55,9 @@ pub const RUN_SOCKET_TRIES: u32 = 64;
 /// the app's container has mounted.
 pub const WORKSPACE: &str = "devsync-workspace";
 pub const WORKSPACE_SEED_MOUNT: &str = "/.devsync-workspace";
+/// The directory of the volume, and its file, for [`RUN_WAITED`].
+pub const WORKSPACE_STATE: &str = "state";
+pub const WORKSPACE_WAITED: &str = "waited";
 pub const WORKSPACE_FILES: &str = "files";
 
 /// A namespace's label: pods in it are for development, and the injector gives each of them an agent.

@@ -26,6 +26,9 @@ use super::{Peer, Shared};
 /// For saying good-bye to a client whose sessions have ended.
 const FAREWELL: Duration = Duration::from_millis(500);
 
+/// How long one that had to go does not learn of it: at least this, and up to four seconds more.
+const LINGER: Duration = Duration::from_secs(1);
+
 type Running = RunningSession<ConnectionHandler>;
 
 struct Connection {
@@ -48,11 +51,11 @@ struct Connection {
 pub(super) async fn run(
     tcp: TcpStream,
     address: SocketAddr,
+    ticket: Ticket,
     shared: Arc<Shared>,
     shutdown: CancellationToken,
 ) {
     let deadline = Instant::now() + shared.limits.login_grace;
-    let ticket = shared.lobby.enter(address.ip());
     let throttle = Arc::new(Throttle::default());
     let (socket, cutter) = match Socket::new(tcp, Arc::clone(&throttle)) {
         Ok(socket) => socket,
@@ -61,10 +64,12 @@ pub(super) async fn run(
     let (events, receiver) = channel(8);
     let handler = ConnectionHandler::new(address, Arc::clone(&shared), Arc::clone(&throttle), events);
     let running = tokio::select! {
+        // First: in a flood most are turned away before their turn, and cost nothing more.
+        biased;
+        () = ticket.evicted() => return linger(&cutter, address, &shared, &shutdown).await,
+        () = shutdown.cancelled() => return,
         running = russh::server::run_stream(Arc::clone(&shared.russh), socket, handler) => running,
         () = sleep_until(deadline) => return log_end(address, "no identification came in time"),
-        () = ticket.evicted() => return log_end(address, "too many connections wait for a login"),
-        () = shutdown.cancelled() => return,
     };
     let running = match running {
         Ok(running) => running,
@@ -103,7 +108,9 @@ impl Connection {
                 }
                 Some(event) = events.recv() => self.handle(event).await,
                 () = sleep_until(deadline), if self.ticket.is_some() => break "no login in time",
-                () = evicted(self.ticket.as_ref()) => break "too many connections wait for a login",
+                () = evicted(self.ticket.as_ref()) => {
+                    return self.make_way(&mut running, &cutter, shutdown).await;
+                }
                 () = shutdown.cancelled() => break "shutdown",
                 () = taken(self.seat.as_ref()) => {
                     log_end(self.address, "its client came again");
@@ -120,6 +127,19 @@ impl Connection {
         drop(events);
         self.drain(&mut running, &cutter).await;
         self.finish(None).await;
+    }
+
+    /// Ends russh's part for a newcomer.
+    async fn make_way(mut self, running: &mut Running, cutter: &Cutter, shutdown: &CancellationToken) {
+        self.ticket = None;
+        cutter.hush();
+        let (address, shared) = (self.address, Arc::clone(&self.shared));
+        if timeout(FAREWELL, &mut *running).await.is_err() {
+            cutter.cut();
+            let _ = timeout(shared.limits.drain, running).await;
+        }
+        self.finish(None).await;
+        linger(cutter, address, &shared, shutdown).await;
     }
 
     async fn handle(&mut self, event: Event) {
@@ -258,6 +278,20 @@ async fn evicted(ticket: Option<&Ticket>) {
     }
 }
 
+/// Keeps the socket of one that had to go open for a while: a client that comes again as soon as it is closed would
+/// else drive out the others as fast as it can connect.
+async fn linger(cutter: &Cutter, address: SocketAddr, shared: &Shared, shutdown: &CancellationToken) {
+    // The lobby says how many there are.
+    tracing::debug!(peer = %address, "closed for a newcomer");
+    cutter.hush();
+    if let Ok(_place) = shared.lingering.try_acquire() {
+        // They came at once, and must not all come again at once.
+        let spread = address.port().wrapping_mul(40_503) % 4096;
+        let _ = timeout(LINGER + Duration::from_millis(spread.into()), shutdown.cancelled()).await;
+    }
+    cutter.cut();
+}
+
 async fn taken(seat: Option<&Seat>) {
     match seat {
         Some(seat) => seat.taken().await,
@@ -267,6 +301,7 @@ async fn taken(seat: Option<&Seat>) {
 
 fn log_setup(address: SocketAddr, error: &(dyn std::error::Error + 'static)) {
     let error: &(dyn std::error::Error + 'static) = match error.downcast_ref::<russh::Error>() {
+        Some(russh::Error::Disconnect) => return tracing::debug!(peer = %address, "closed before a login"),
         Some(russh::Error::IO(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
             return tracing::debug!(peer = %address, "closed before a login");
         }

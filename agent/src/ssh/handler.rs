@@ -111,10 +111,17 @@ impl ConnectionHandler {
         };
         if let Some(reason) = reason {
             self.refused += 1;
+            self.wait_for_turn().await;
             tracing::warn!(%peer, reason, "login refused");
             return None;
         }
         Some(peer)
+    }
+
+    /// Before a bad key is answered; no longer than the connection's task lives.
+    async fn wait_for_turn(&self) {
+        let wait = self.shared.penalties.wait(self.address.ip(), Instant::now());
+        let _ = tokio::time::timeout(wait, self.events.closed()).await;
     }
 
     /// Tells the connection's task; the connection ends where that is gone.

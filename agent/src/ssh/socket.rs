@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -23,7 +24,9 @@ use super::throttle::Throttle;
 const AHEAD: usize = 16 * 1024 * 1024;
 /// What passes at the end of a pause: about a narrow window, which has a window adjustment behind it.
 const ALLOWANCE: usize = 256 * 1024;
-/// One read from the kernel.
+/// The first read from the kernel: who has not logged in sends little, and there may be many of them.
+const FIRST_STEP: usize = 4 * 1024;
+/// The largest read.
 const STEP: usize = 128 * 1024;
 /// A peer that acknowledges nothing, or keeps its window shut, for this long is gone: russh's own timers do not run
 /// while it writes.
@@ -31,19 +34,32 @@ const STALL: Duration = Duration::from_secs(60);
 
 /// Ends a connection from outside, whatever its task is waiting for.
 #[derive(Debug, Clone)]
-pub(super) struct Cutter(Arc<TcpStream>);
+pub(super) struct Cutter {
+    tcp: Arc<TcpStream>,
+    /// russh's farewell is not sent.
+    hushed: Arc<AtomicBool>,
+}
 
 impl Cutter {
     pub(super) fn cut(&self) {
         // ENOTCONN: the peer was quicker.
-        let _ = shutdown(self.0.as_raw_fd(), Shutdown::Both);
+        let _ = shutdown(self.tcp.as_raw_fd(), Shutdown::Both);
+    }
+
+    /// Lets russh see the end, while the peer sees nothing: what it sends is not read, and it gets no answer.
+    pub(super) fn hush(&self) {
+        self.hushed.store(true, SeqCst);
+        let _ = shutdown(self.tcp.as_raw_fd(), Shutdown::Read);
     }
 }
 
 #[derive(Debug)]
 pub(super) struct Socket {
     tcp: Arc<TcpStream>,
+    hushed: Arc<AtomicBool>,
     ahead: Vec<u8>,
+    /// The next read.
+    step: usize,
     /// Where the unread part of `ahead` begins.
     start: usize,
     throttle: Arc<Throttle>,
@@ -59,10 +75,10 @@ impl Socket {
         let stall = u32::try_from(STALL.as_millis()).unwrap_or(u32::MAX);
         setsockopt(&tcp, sockopt::TcpUserTimeout, &stall)?;
         let tcp = Arc::new(tcp);
-        Ok((
-            Self { tcp: Arc::clone(&tcp), ahead: Vec::new(), start: 0, throttle, pause: None, allowance: 0 },
-            Cutter(tcp),
-        ))
+        let cutter = Cutter { tcp: Arc::clone(&tcp), hushed: Arc::default() };
+        let hushed = Arc::clone(&cutter.hushed);
+        let (ahead, step) = (Vec::new(), FIRST_STEP);
+        Ok((Self { tcp, hushed, ahead, step, start: 0, throttle, pause: None, allowance: 0 }, cutter))
     }
 
     /// Appends what the kernel has to `ahead`, at most up to `limit` bytes of it; the number of bytes that came.
@@ -70,9 +86,13 @@ impl Socket {
         loop {
             ready!(self.tcp.poll_read_ready(cx))?;
             let len = self.ahead.len();
-            self.ahead.resize(len + limit.min(STEP), 0);
+            let step = limit.min(self.step);
+            self.ahead.resize(len + step, 0);
             let read = self.tcp.try_read(self.ahead.get_mut(len..).unwrap_or_default());
             self.ahead.truncate(len + read.as_ref().map_or(0, |count| *count));
+            if read.as_ref().is_ok_and(|count| *count == step) {
+                self.step = STEP.min(step * 4).max(self.step);
+            }
             match read {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => return Poll::Ready(read),
@@ -163,6 +183,9 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.hushed.load(SeqCst) {
+            return Poll::Ready(Ok(()));
+        }
         match shutdown(self.tcp.as_raw_fd(), Shutdown::Write) {
             Ok(()) | Err(nix::errno::Errno::ENOTCONN) => Poll::Ready(Ok(())),
             Err(errno) => Poll::Ready(Err(errno.into())),

@@ -4,6 +4,7 @@
 mod bad;
 mod container;
 mod loss;
+mod on_change;
 mod places;
 mod pull;
 mod python;
