@@ -4,6 +4,7 @@
 
 mod add;
 mod agent;
+mod apply;
 mod config;
 mod copy;
 mod credential;
@@ -13,6 +14,7 @@ mod ephemeral;
 mod exec;
 mod explain;
 mod find;
+mod foreign;
 mod forward;
 mod install;
 mod login;
@@ -45,6 +47,7 @@ use login::Source;
 pub use add::{AddArgs, AddOptions, Added, Say, Step, Via, add_agent, attached_to, ensure_agent};
 pub(crate) use agent::who;
 pub use agent::{Access, Raw, open, raw};
+pub use apply::{Applied, apply_object};
 pub use config::{Place, place};
 pub use detach::{DetachOptions, detach};
 pub use doctor::{Examined, examine};

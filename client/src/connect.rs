@@ -89,12 +89,25 @@ pub async fn connect(route: &Route) -> Result<Connected, CommandError> {
         let is_gone = matches!((&error, &route.target), (SessionError::Refused(_), TargetWord::Pid(_)));
         let error = CommandError::from(error);
         let error = if is_gone { error.lasting() } else { error };
+        let error = match error.kind {
+            Kind::Version if pod.is_some() => error.hint(other_release(route)),
+            _ => error,
+        };
         match error.get_hint() {
             None => error.hint(format!("the target was {}", route.target)),
             Some(_) => error,
         }
     })?;
     Ok(Connected { session, welcome, events, pod })
+}
+
+/// What helps against an agent in a pod that is not of this release.
+fn other_release(route: &Route) -> String {
+    let name = route.name();
+    format!(
+        "devsync detach {name}, then attach again: this release's agent is added; one that your manifests or the webhook \
+         brought is of their release"
+    )
 }
 
 /// The pod that a target in a cluster leads to: one with an agent before one without, the newest ready first.
