@@ -27,7 +27,6 @@ async fn main() -> anyhow::Result<()> {
         identity: identity.clone(),
         session: String::new(),
         reverse: Default::default(),
-        session: String::new(),
     };
     let authorized_keys = identity.with_extension("pub");
     let config = SshConfig {
