@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use devsync_protocol::contract::{Authorized, STATE_DIR};
 use thiserror::Error;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -75,7 +75,7 @@ pub fn run(args: ServeArgs) -> Result<(), ServeError> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).enable_all().build().map_err(start("start the runtime"))?;
     runtime.block_on(async {
-        let listener = listen(args.listen).await?;
+        let listener = listen(args.listen)?;
         let listen = |source| ServeError::Listen { address: args.listen, source };
         let address = listener.local_addr().map_err(listen)?;
         let shutdown = shutdown_signals().map_err(start("watch for signals"))?;
@@ -127,13 +127,24 @@ pub(crate) fn sessions(target: Query, state: PathBuf) -> Arc<SessionFn> {
     })
 }
 
+/// Connections that the kernel keeps until they are accepted. Where the queue is full it drops what comes, which comes
+/// again a second later: a flood must not do that to a client. The kernel's own bound is net.core.somaxconn.
+const QUEUE: u32 = 4096;
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(QUEUE)
+}
+
 /// The preferred port, or a free one of the same address where that is taken: the containers of a pod share them.
-async fn listen(preferred: SocketAddr) -> Result<TcpListener, ServeError> {
-    match TcpListener::bind(preferred).await {
+fn listen(preferred: SocketAddr) -> Result<TcpListener, ServeError> {
+    match bind(preferred) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && preferred.port() != 0 => {
             tracing::warn!("port {} is taken here, so a free one is used", preferred.port());
             let address = SocketAddr::new(preferred.ip(), 0);
-            TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })
+            bind(address).map_err(|source| ServeError::Listen { address, source })
         }
         bound => bound.map_err(|source| ServeError::Listen { address: preferred, source }),
     }

@@ -14,22 +14,24 @@ mod inbox;
 mod key_options;
 mod lobby;
 mod outbox;
+mod penalty;
 mod program;
 mod pump;
 mod registered;
+mod seats;
 mod socket;
 mod terminal;
 mod throttle;
 
 use std::fmt;
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use russh::keys::PublicKey;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -41,9 +43,15 @@ pub use channel::Stop;
 pub use host_key::{HostKey, HostKeyError};
 use key_options::Rights;
 pub use registered::{Grant, Registered};
+use socket::Stream;
 
 /// Wait after a failed accept (out of descriptors, mostly), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections that were told to end and have not ended yet; more are not accepted.
+const LEAVING: usize = 128;
+/// Closed connections whose sockets are kept for a moment; each costs a descriptor and a timer.
+const LINGERING: usize = 1024;
 
 /// Runs one session; blocking, called on a thread of its own. It ends at end of input.
 pub type SessionFn = dyn Fn(Box<dyn Read + Send>, Box<dyn Write + Send>, Caller) + Send + Sync;
@@ -99,7 +107,8 @@ pub struct Limits {
     pub login_grace: Duration,
     /// Keys that one connection may try.
     pub auth_attempts: usize,
-    /// Connections that have not logged in: beyond it the least promising one is closed.
+    /// Connections that have not logged in: beyond it the oldest of the commonest stage is closed. As many as can
+    /// be afforded: the more there are, the longer each may take for its login while more and more come.
     pub unauthenticated: usize,
     /// The same for one source address.
     pub unauthenticated_per_source: usize,
@@ -120,8 +129,8 @@ impl Default for Limits {
         Self {
             login_grace: Duration::from_secs(30),
             auth_attempts: 3,
-            unauthenticated: 10,
-            unauthenticated_per_source: 8,
+            unauthenticated: 192,
+            unauthenticated_per_source: 160,
             sessions: 32,
             channels: 64,
             forwards: 256,
@@ -137,6 +146,10 @@ struct Shared {
     authorized: Option<AuthorizedKeys>,
     registered: Arc<Registered>,
     lobby: Arc<lobby::Lobby>,
+    penalties: penalty::Penalties,
+    /// Places for those that had to leave the lobby and do not know it yet.
+    lingering: Semaphore,
+    seats: Arc<seats::Seats>,
     sessions: Arc<Semaphore>,
     session: Arc<SessionFn>,
     target: Query,
@@ -145,6 +158,24 @@ struct Shared {
 }
 
 impl Shared {
+    fn new(config: SshConfig, session: Arc<SessionFn>) -> Self {
+        let limits = config.limits;
+        Self {
+            russh: Arc::new(algorithms::server_config(config.host_key.private(), &limits)),
+            authorized: config.authorized_keys.map(AuthorizedKeys::new),
+            registered: config.registered,
+            lobby: lobby::Lobby::new(limits.unauthenticated, limits.unauthenticated_per_source),
+            penalties: penalty::Penalties::default(),
+            lingering: Semaphore::new(LINGERING),
+            seats: Arc::default(),
+            sessions: Arc::new(Semaphore::new(limits.sessions)),
+            session,
+            target: config.target,
+            open_forwards: config.open_forwards,
+            limits,
+        }
+    }
+
     /// May this key log in from there, and what is it good for? A registered key needs no line in the file.
     fn check(&self, key: &PublicKey, source: IpAddr) -> Result<(Option<Arc<Grant>>, Rights), Refusal> {
         if let Some(grant) = self.registered.find(key, Instant::now()) {
@@ -169,26 +200,18 @@ pub async fn serve(
     session: Arc<SessionFn>,
     shutdown: CancellationToken,
 ) {
-    let limits = config.limits;
-    let shared = Arc::new(Shared {
-        russh: Arc::new(algorithms::server_config(config.host_key.private(), &limits)),
-        authorized: config.authorized_keys.map(AuthorizedKeys::new),
-        registered: config.registered,
-        lobby: lobby::Lobby::new(limits.unauthenticated, limits.unauthenticated_per_source),
-        sessions: Arc::new(Semaphore::new(limits.sessions)),
-        session,
-        target: config.target,
-        open_forwards: config.open_forwards,
-        limits,
-    });
+    let shared = Arc::new(Shared::new(config, session));
     let mut connections = JoinSet::new();
+    let most = shared.limits.unauthenticated + shared.limits.sessions + LINGERING + LEAVING;
     loop {
         tokio::select! {
             Some(joined) = connections.join_next() => seen(joined),
-            accepted = accept(&listener, &shutdown) => match accepted {
+            accepted = accept(&listener, &shutdown), if connections.len() < most => match accepted {
                 Some((socket, address)) => {
                     let (shared, shutdown) = (Arc::clone(&shared), shutdown.child_token());
-                    connections.spawn(connection::run(socket, address, shared, shutdown));
+                    // Here, so that the order is that of their coming.
+                    let ticket = shared.lobby.enter(address.ip());
+                    connections.spawn(connection::run(Stream::Tcp(socket), address, ticket, shared, shutdown));
                 }
                 None => break,
             },
@@ -198,6 +221,20 @@ pub async fn serve(
     while let Some(joined) = connections.join_next().await {
         seen(joined);
     }
+}
+
+/// Serves the one connection of a client that has the other end of a socket pair, until it ends or `shutdown`.
+pub async fn serve_one(
+    config: SshConfig,
+    stream: UnixStream,
+    session: Arc<SessionFn>,
+    shutdown: CancellationToken,
+) {
+    let shared = Arc::new(Shared::new(config, session));
+    // It is on this machine, and has no port.
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let ticket = shared.lobby.enter(address.ip());
+    connection::run(Stream::Unix(stream), address, ticket, shared, shutdown).await;
 }
 
 /// A connection's task that panicked is a bug, and must not look like an end.

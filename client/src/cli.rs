@@ -15,7 +15,7 @@ use devsync_protocol::restart::RestartMode;
 use crate::cluster::AddArgs;
 use crate::rule::RestartRule;
 
-pub use inject::{InjectArgs, LevelWord};
+pub use inject::{ApplyArgs, InjectArgs, LevelWord};
 pub use install::{InstallArgs, InstallationArgs, Label, UninstallArgs};
 pub use look::{LogsArgs, PortForwardArgs};
 pub use target::{ClusterArgs, TargetArgs, TargetWord, WorkloadKind, is_target_name};

@@ -8,7 +8,7 @@ use crate::cli::{ClusterArgs, TargetWord};
 use crate::cluster::{self, Access, Cluster, Login, PodTarget, WorkloadRef};
 use crate::error::{CommandError, Kind};
 use crate::session::{Event, Session, SessionError, Welcome};
-use crate::transport::ssh::{self, PinnedKey, Reverse, SshError, SshTarget};
+use crate::transport::ssh::{self, PinnedKey, Reverse, Seat, SshError, SshTarget};
 use crate::transport::stdio::{self, StdioError};
 use crate::transport::{Transport, container};
 
@@ -27,6 +27,8 @@ pub struct Route {
     pub login: Login,
     /// End another client's session with the app first.
     pub take_over: bool,
+    /// Who this is to the agent, from the first session to the last.
+    pub seat: Seat,
     /// Ports of the pod that lead here while a session lasts.
     pub reverse: Reverse,
 }
@@ -87,12 +89,25 @@ pub async fn connect(route: &Route) -> Result<Connected, CommandError> {
         let is_gone = matches!((&error, &route.target), (SessionError::Refused(_), TargetWord::Pid(_)));
         let error = CommandError::from(error);
         let error = if is_gone { error.lasting() } else { error };
+        let error = match error.kind {
+            Kind::Version if pod.is_some() => error.hint(other_release(route)),
+            _ => error,
+        };
         match error.get_hint() {
             None => error.hint(format!("the target was {}", route.target)),
             Some(_) => error,
         }
     })?;
     Ok(Connected { session, welcome, events, pod })
+}
+
+/// What helps against an agent in a pod that is not of this release.
+fn other_release(route: &Route) -> String {
+    let name = route.name();
+    format!(
+        "devsync detach {name}, then attach again: this release's agent is added; one that your manifests or the webhook \
+         brought is of their release"
+    )
 }
 
 /// The pod that a target in a cluster leads to: one with an agent before one without, the newest ready first.
@@ -112,6 +127,7 @@ async fn into_pod(route: &Route) -> Result<(Transport, PodTarget), CommandError>
         take_over: route.take_over,
         identity: route.identity.clone(),
         host_key: route.host_key.clone(),
+        seat: route.seat.clone(),
         reverse: route.reverse.clone(),
     };
     Ok((cluster::open(&cluster, &pod, &access).await?, pod))
@@ -157,8 +173,8 @@ async fn over_ssh(
     let host_key = PinnedKey::parse(host_key).map_err(|error| CommandError::of(error).kind(Kind::Usage))?;
     let addr = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let user = user.unwrap_or("devsync").to_owned();
-    let reverse = route.reverse.clone();
-    let target = SshTarget { addr, user, identity, host_key, reverse };
+    let (session, reverse) = (route.seat.name()?, route.reverse.clone());
+    let target = SshTarget { addr, user, identity, host_key, session, reverse };
     let mut transport = ssh::connect(&target).await.map_err(|error| {
         let hint = error.hint();
         let is_lasting = matches!(

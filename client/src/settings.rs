@@ -13,7 +13,7 @@ use crate::error::{CommandError, Kind};
 use crate::mapping::Wishes;
 use crate::on_change::OnChange;
 use crate::rule::RestartRule;
-use crate::transport::ssh::Reverse;
+use crate::transport::ssh::{Reverse, Seat};
 
 /// How long an app may take to shut down where nobody says.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -86,6 +86,7 @@ pub fn route(args: &TargetArgs, config: &Config, project: &Path) -> Option<Route
         cluster,
         login: Login::default(),
         take_over: false,
+        seat: Seat::default(),
         reverse: Reverse::default(),
     })
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use devsync_protocol::contract::annotation;
+use devsync_protocol::contract::{DISABLED, ENABLED, INJECT, annotation};
 use serde_json::{Map, Value, json};
 
 use crate::config::Config;
@@ -168,7 +168,12 @@ impl Filter {
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
         let level = self.level.or_else(|| levels.get(namespace).copied()).unwrap_or(Level::Privileged);
         let place = Place { level, native_sidecars: self.native_sidecars };
-        crate::inject(&self.ask(object), &self.config, &place)
+        let mut outcome = crate::inject(&self.ask(object), &self.config, &place);
+        if outcome.object.is_none() {
+            // Who pipes manifests of all environments wants to know which were left out; a webhook's user does not.
+            outcome.warnings.extend(refusals(object));
+        }
+        outcome
     }
 
     /// The object with the annotations that are asked for on its pods.
@@ -208,6 +213,29 @@ impl Filter {
         }
         pod
     }
+}
+
+/// What an object's pods say against devsync, as a warning each.
+fn refusals(object: &Value) -> Vec<String> {
+    let items = match template::find(object) {
+        Found::List => object["items"].as_array().map(Vec::as_slice).unwrap_or_default(),
+        _ => std::slice::from_ref(object),
+    };
+    items.iter().filter_map(refusal).collect()
+}
+
+fn refusal(object: &Value) -> Option<String> {
+    let Found::Template(path) = template::find(object) else { return None };
+    let metadata = &template::at(object, path)?["metadata"];
+    let marks = [("annotation", "annotations"), ("label", "labels")];
+    let mark = marks.iter().find(|(_, place)| metadata[*place].get(INJECT).is_some_and(|v| v != ENABLED));
+    mark.map(|(mark, _)| {
+        let name = template::name(object);
+        format!(
+            "{name}: left as it was: its pods have the {mark} {INJECT}: {DISABLED}, as production's have; hint: it goes \
+             without that {mark} where it is for development"
+        )
+    })
 }
 
 /// A level by its name.

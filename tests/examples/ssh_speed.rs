@@ -25,6 +25,7 @@ async fn main() -> anyhow::Result<()> {
         user: "bench".into(),
         host_key: PinnedKey::parse(&host_key.public())?,
         identity: identity.clone(),
+        session: String::new(),
         reverse: Default::default(),
     };
     let authorized_keys = identity.with_extension("pub");

@@ -37,8 +37,14 @@ impl Server {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let addr = listener.local_addr().expect("address").to_string();
         let pinned = PinnedKey::parse(&host_key.public()).expect("a key");
-        let target =
-            SshTarget { addr, user: "me".into(), identity, host_key: pinned, reverse: Default::default() };
+        let target = SshTarget {
+            addr,
+            user: "me".into(),
+            identity,
+            host_key: pinned,
+            reverse: Default::default(),
+            session: String::new(),
+        };
         let shutdown = CancellationToken::new();
         let limits = Limits { drain: Duration::from_millis(500), ..Limits::default() };
         let authorized_keys = Some(directory.path().join("keys"));
@@ -204,4 +210,49 @@ async fn the_end_of_the_agent_is_the_end_of_the_stream() {
     let end = timeout(DEADLINE, transport.reader.read(&mut [0])).await.expect("in time");
     assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
     transport.close().await;
+}
+
+/// The name lists of a KEXINIT (RFC 4253, 7.1), without the names that only mark one side.
+async fn offered(stream: &mut tokio::net::TcpStream) -> Vec<Vec<String>> {
+    stream.write_all(b"SSH-2.0-test\r\n").await.expect("written");
+    while !matches!(stream.read_u8().await.expect("a greeting"), b'\n') {}
+    let mut packet = vec![0; usize::try_from(stream.read_u32().await.expect("a length")).expect("a length")];
+    stream.read_exact(&mut packet).await.expect("a packet");
+    assert_eq!(packet[1], 20, "no KEXINIT");
+    let mut rest = &packet[18..];
+    let mut list = || {
+        let (len, after) = rest.split_at(4);
+        let len = u32::from_be_bytes(len.try_into().expect("four bytes")) as usize;
+        let (names, after) = after.split_at(len);
+        rest = after;
+        let names = String::from_utf8(names.to_vec()).expect("text");
+        let marks = |name: &&str| !name.starts_with("ext-info-") && !name.starts_with("kex-strict-");
+        names.split(',').filter(marks).map(str::to_owned).collect::<Vec<_>>()
+    };
+    (0..8).map(|_| list()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn client_and_agent_offer_the_same_algorithms() {
+    let server = Server::start(echo()).await;
+    let mut stream = tokio::net::TcpStream::connect(&server.target.addr).await.expect("connected");
+    let agent = offered(&mut stream).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let addr = listener.local_addr().expect("address").to_string();
+    let target = SshTarget { addr, ..server.target.clone() };
+    let client = tokio::spawn(async move { connect(&target).await.err() });
+    let (mut stream, _) = timeout(DEADLINE, listener.accept()).await.expect("in time").expect("accepted");
+    let asked = offered(&mut stream).await;
+    drop(stream);
+    client.await.expect("joined").expect("refused");
+    for (n, what) in ["key exchanges", "host keys", "ciphers", "ciphers", "MACs", "MACs"].iter().enumerate() {
+        // The agent has one host key; the client would take others.
+        if n == 1 {
+            assert!(agent[n].iter().all(|key| asked[n].contains(key)), "{what}: {agent:?} {asked:?}");
+        } else {
+            assert_eq!(agent[n], asked[n], "{what}");
+        }
+    }
+    assert_eq!((&agent[6], &asked[6]), (&vec!["none".to_owned()], &vec!["none".to_owned()]));
+    server.stop().await;
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use russh::server::{Handle, RunningSession};
 use russh::{ChannelOpenFailure, Disconnect};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -18,12 +17,16 @@ use super::channel::{self, Client, Stop};
 use super::forward::{Forwards, Listeners};
 use super::handler::{ConnectionHandler, Event};
 use super::lobby::{Stage, Ticket};
-use super::socket::{Cutter, Socket};
+use super::seats::Seat;
+use super::socket::{Cutter, Socket, Stream};
 use super::throttle::Throttle;
 use super::{Peer, Shared};
 
 /// For saying good-bye to a client whose sessions have ended.
 const FAREWELL: Duration = Duration::from_millis(500);
+
+/// How long one that had to go does not learn of it: at least this, and up to four seconds more.
+const LINGER: Duration = Duration::from_secs(1);
 
 type Running = RunningSession<ConnectionHandler>;
 
@@ -33,6 +36,8 @@ struct Connection {
     /// Until the login.
     ticket: Option<Ticket>,
     login: Option<(Peer, OwnedSemaphorePermit)>,
+    /// Where the client named its session.
+    seat: Option<Seat>,
     channels: TaskTracker,
     handle: Handle,
     forwards: Arc<Semaphore>,
@@ -43,25 +48,27 @@ struct Connection {
 
 /// Serves one accepted connection; returns when all its tasks and threads are gone.
 pub(super) async fn run(
-    tcp: TcpStream,
+    stream: Stream,
     address: SocketAddr,
+    ticket: Ticket,
     shared: Arc<Shared>,
     shutdown: CancellationToken,
 ) {
     let deadline = Instant::now() + shared.limits.login_grace;
-    let ticket = shared.lobby.enter(address.ip());
     let throttle = Arc::new(Throttle::default());
-    let (socket, cutter) = match Socket::new(tcp, Arc::clone(&throttle)) {
+    let (socket, cutter) = match Socket::new(stream, Arc::clone(&throttle)) {
         Ok(socket) => socket,
         Err(error) => return log_setup(address, &error),
     };
     let (events, receiver) = channel(8);
     let handler = ConnectionHandler::new(address, Arc::clone(&shared), Arc::clone(&throttle), events);
     let running = tokio::select! {
+        // First: in a flood most are turned away before their turn, and cost nothing more.
+        biased;
+        () = ticket.evicted() => return linger(&cutter, address, &shared, &shutdown).await,
+        () = shutdown.cancelled() => return,
         running = russh::server::run_stream(Arc::clone(&shared.russh), socket, handler) => running,
         () = sleep_until(deadline) => return log_end(address, "no identification came in time"),
-        () = ticket.evicted() => return log_end(address, "too many connections wait for a login"),
-        () = shutdown.cancelled() => return,
     };
     let running = match running {
         Ok(running) => running,
@@ -76,6 +83,7 @@ pub(super) async fn run(
         shared,
         ticket: Some(ticket),
         login: None,
+        seat: None,
         channels: TaskTracker::new(),
         throttle,
         stop: Stop::default(),
@@ -99,14 +107,38 @@ impl Connection {
                 }
                 Some(event) = events.recv() => self.handle(event).await,
                 () = sleep_until(deadline), if self.ticket.is_some() => break "no login in time",
-                () = evicted(self.ticket.as_ref()) => break "too many connections wait for a login",
+                () = evicted(self.ticket.as_ref()) => {
+                    return self.make_way(&mut running, &cutter, shutdown).await;
+                }
                 () = shutdown.cancelled() => break "shutdown",
+                () = taken(self.seat.as_ref()) => {
+                    log_end(self.address, "its client came again");
+                    drop(events);
+                    // Nobody is there to be told.
+                    self.stop.all.cancel();
+                    cutter.cut();
+                    let _ = timeout(self.shared.limits.drain, &mut running).await;
+                    return self.finish(None).await;
+                }
             }
         };
         log_end(self.address, why);
         drop(events);
         self.drain(&mut running, &cutter).await;
         self.finish(None).await;
+    }
+
+    /// Ends russh's part for a newcomer.
+    async fn make_way(mut self, running: &mut Running, cutter: &Cutter, shutdown: &CancellationToken) {
+        self.ticket = None;
+        cutter.hush();
+        let (address, shared) = (self.address, Arc::clone(&self.shared));
+        if timeout(FAREWELL, &mut *running).await.is_err() {
+            cutter.cut();
+            let _ = timeout(shared.limits.drain, running).await;
+        }
+        self.finish(None).await;
+        linger(cutter, address, &shared, shutdown).await;
     }
 
     async fn handle(&mut self, event: Event) {
@@ -123,6 +155,12 @@ impl Connection {
             (Event::Opened(channel, place), Some((peer, _))) => {
                 let client = self.client(peer);
                 self.channels.spawn(channel::run(channel, place, client));
+            }
+            (Event::Named { session, answer }, Some((peer, _))) => {
+                if self.seat.is_none() {
+                    self.seat = Some(self.shared.seats.take(&peer.key, &session).await);
+                }
+                let _ = answer.send(());
             }
             (Event::Dial { channel, reply, to }, Some((peer, _))) => {
                 let forwards = self.forwards(peer);
@@ -147,7 +185,14 @@ impl Connection {
                 let _ = answer.send(self.listeners.cancel(&what));
             }
             // russh opens channels only after a login: dropped, which closes and refuses them.
-            (Event::Opened(..) | Event::Dial { .. } | Event::Listen { .. } | Event::Cancel { .. }, None) => {}
+            (
+                Event::Opened(..)
+                | Event::Named { .. }
+                | Event::Dial { .. }
+                | Event::Listen { .. }
+                | Event::Cancel { .. },
+                None,
+            ) => {}
         }
     }
 
@@ -232,8 +277,30 @@ async fn evicted(ticket: Option<&Ticket>) {
     }
 }
 
+/// Keeps the socket of one that had to go open for a while: a client that comes again as soon as it is closed would
+/// else drive out the others as fast as it can connect.
+async fn linger(cutter: &Cutter, address: SocketAddr, shared: &Shared, shutdown: &CancellationToken) {
+    // The lobby says how many there are.
+    tracing::debug!(peer = %address, "closed for a newcomer");
+    cutter.hush();
+    if let Ok(_place) = shared.lingering.try_acquire() {
+        // They came at once, and must not all come again at once.
+        let spread = address.port().wrapping_mul(40_503) % 4096;
+        let _ = timeout(LINGER + Duration::from_millis(spread.into()), shutdown.cancelled()).await;
+    }
+    cutter.cut();
+}
+
+async fn taken(seat: Option<&Seat>) {
+    match seat {
+        Some(seat) => seat.taken().await,
+        None => std::future::pending().await,
+    }
+}
+
 fn log_setup(address: SocketAddr, error: &(dyn std::error::Error + 'static)) {
     let error: &(dyn std::error::Error + 'static) = match error.downcast_ref::<russh::Error>() {
+        Some(russh::Error::Disconnect) => return tracing::debug!(peer = %address, "closed before a login"),
         Some(russh::Error::IO(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
             return tracing::debug!(peer = %address, "closed before a login");
         }

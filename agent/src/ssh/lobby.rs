@@ -1,5 +1,6 @@
-//! Who may wait for a login: a bounded set of connections, where a newcomer takes the place of the one that has
-//! shown least. Silent connections therefore cannot keep a good client out. Pure bookkeeping, no IO.
+//! Who may wait for a login: a bounded set of connections, where a newcomer takes the place of the oldest of those
+//! that have come as far as most have. A flood stops at some stage and there drives out itself; a client that logs in
+//! passes every stage in a few round trips. Pure bookkeeping, no IO.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,40 +25,56 @@ struct Waiting {
     evicted: CancellationToken,
 }
 
+/// One in so many of those that are turned away is worth a line: who floods must not fill the log too.
+const SAID: u64 = 100;
+
 /// The connections that have not logged in, oldest first.
 #[derive(Debug)]
 pub(super) struct Lobby {
     total: usize,
     per_source: usize,
-    waiting: Mutex<(u64, Vec<Waiting>)>,
+    places: Mutex<Places>,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    next: u64,
+    waiting: Vec<Waiting>,
+    /// How many had to go so far.
+    evicted: u64,
 }
 
 impl Lobby {
     pub(super) fn new(total: usize, per_source: usize) -> Arc<Self> {
-        Arc::new(Self { total, per_source, waiting: Mutex::default() })
+        Arc::new(Self { total, per_source, places: Mutex::default() })
     }
 
     /// Lets a connection in; where the lobby is full somebody else has to go.
     pub(super) fn enter(self: &Arc<Self>, source: IpAddr) -> Ticket {
-        let mut guard = self.lock();
-        let (next, waiting) = &mut *guard;
-        if let Some(victim) = victim(waiting, source, self.total, self.per_source) {
-            waiting.remove(victim).evicted.cancel();
+        let mut places = self.lock();
+        if let Some(victim) = victim(&places.waiting, source, self.total, self.per_source) {
+            let victim = places.waiting.remove(victim);
+            victim.evicted.cancel();
+            if places.evicted.is_multiple_of(SAID) {
+                let (source, closed) = (victim.source, places.evicted + 1);
+                tracing::warn!(%source, closed, "too many connections wait for a login: the oldest are closed");
+            }
+            places.evicted += 1;
         }
-        let (id, evicted) = (*next, CancellationToken::new());
-        *next += 1;
-        waiting.push(Waiting { id, source, stage: Stage::Silent, evicted: evicted.clone() });
-        drop(guard);
+        let (id, evicted) = (places.next, CancellationToken::new());
+        places.next += 1;
+        places.waiting.push(Waiting { id, source, stage: Stage::Silent, evicted: evicted.clone() });
+        drop(places);
         Ticket { lobby: Arc::clone(self), id, evicted }
     }
 
-    fn lock(&self) -> MutexGuard<'_, (u64, Vec<Waiting>)> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Who goes when a connection from `source` comes: of its own source where that has its share, else of the source
-/// that has most; the earliest stage first, then the oldest.
+/// that has most; there the oldest of the stage that has most, the earliest of such stages.
 fn victim(waiting: &[Waiting], source: IpAddr, total: usize, per_source: usize) -> Option<usize> {
     let count = |source: IpAddr| waiting.iter().filter(|w| w.source == source).count();
     let crowd = if count(source) >= per_source {
@@ -67,8 +84,11 @@ fn victim(waiting: &[Waiting], source: IpAddr, total: usize, per_source: usize) 
     } else {
         return None;
     };
-    let candidates = waiting.iter().enumerate().filter(|(_, w)| w.source == crowd);
-    candidates.min_by_key(|(index, w)| (w.stage, *index)).map(|(index, _)| index)
+    let at = |stage: Stage| waiting.iter().filter(|w| w.source == crowd && w.stage == stage).count();
+    // max_by_key takes the last of equals.
+    let stage =
+        [Stage::Encrypted, Stage::Greeted, Stage::Silent].into_iter().max_by_key(|stage| at(*stage))?;
+    waiting.iter().position(|w| w.source == crowd && w.stage == stage)
 }
 
 /// A place in the lobby; dropped at login or at the end of the connection.
@@ -81,7 +101,7 @@ pub(super) struct Ticket {
 
 impl Ticket {
     pub(super) fn advance(&self, stage: Stage) {
-        if let Some(waiting) = self.lobby.lock().1.iter_mut().find(|w| w.id == self.id) {
+        if let Some(waiting) = self.lobby.lock().waiting.iter_mut().find(|w| w.id == self.id) {
             waiting.stage = stage;
         }
     }
@@ -94,7 +114,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.lobby.lock().1.retain(|w| w.id != self.id);
+        self.lobby.lock().waiting.retain(|w| w.id != self.id);
     }
 }
 
@@ -106,7 +126,7 @@ mod tests {
     const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
 
     #[test]
-    fn the_oldest_silent_connection_goes_first() {
+    fn of_equal_stages_the_oldest_silent_connection_goes_first() {
         let lobby = Lobby::new(3, 3);
         let greeted = lobby.enter(A);
         greeted.advance(Stage::Greeted);
@@ -114,6 +134,27 @@ mod tests {
         let newcomer = lobby.enter(A);
         assert!(old.evicted.is_cancelled());
         assert!([&greeted, &young, &newcomer].iter().all(|ticket| !ticket.evicted.is_cancelled()));
+    }
+
+    #[test]
+    fn a_flood_at_one_stage_leaves_the_others_alone() {
+        for stage in [Stage::Silent, Stage::Greeted, Stage::Encrypted] {
+            let lobby = Lobby::new(9, 9);
+            let good = lobby.enter(A);
+            let mut flood = Vec::new();
+            for good_at in [Stage::Silent, Stage::Greeted, Stage::Encrypted] {
+                good.advance(good_at);
+                if good_at == stage {
+                    continue;
+                }
+                for _ in 0..20 {
+                    let ticket = lobby.enter(A);
+                    ticket.advance(stage);
+                    flood.push(ticket);
+                }
+                assert!(!good.evicted.is_cancelled(), "{stage:?}, {good_at:?}");
+            }
+        }
     }
 
     #[test]
@@ -138,6 +179,6 @@ mod tests {
         drop(lobby.enter(A));
         let next = lobby.enter(A);
         assert!(!next.evicted.is_cancelled());
-        assert_eq!(lobby.lock().1.len(), 1);
+        assert_eq!(lobby.lock().waiting.len(), 1);
     }
 }

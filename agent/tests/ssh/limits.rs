@@ -56,7 +56,7 @@ fn a_silent_connection_is_closed_after_the_grace_time() {
 #[test]
 fn silent_connections_do_not_keep_a_client_out() {
     let server = Server::start();
-    let silent: Vec<TcpStream> = (0..50).map(|_| connect(&server)).collect();
+    let silent: Vec<TcpStream> = (0..400).map(|_| connect(&server)).collect();
     assert!(server.logs_in("id"));
     // The oldest have made place.
     assert!(ends(&silent[0]));

@@ -11,7 +11,7 @@ Examples:
   kubectl kustomize overlays/dev | devsync inject --level restricted --workspace /app | kubectl apply -f -
   helm upgrade demo chart/ --post-renderer devsync --post-renderer-args inject      (Helm 3)
   devsync inject --eject -f injected.yaml
-  devsync inject -f manifests/ | kubectl apply --server-side --field-manager devsync -f -
+  devsync inject -f manifests/ --apply -n shop --dry-run
 
 What is not changed keeps its bytes. What was done, and what could not be done and why, goes to standard error.
 A pod, or a workload's pod template, with the label or annotation devsync.dev/inject: disabled is left alone.";
@@ -24,6 +24,26 @@ pub enum LevelWord {
     Restricted,
 }
 
+/// Where `--apply` goes: kubectl's names.
+#[derive(Debug, Clone, Args)]
+pub struct ApplyArgs {
+    /// Have the server check it all and change nothing
+    #[arg(long, requires = "apply", help_heading = "With --apply")]
+    pub dry_run: bool,
+    /// The namespace of objects that name none (default: the context's)
+    #[arg(short, long, requires = "apply", value_name = "NAME", help_heading = "With --apply")]
+    pub namespace: Option<String>,
+    /// The context in the kubeconfig (default: the current one)
+    #[arg(long, requires = "apply", value_name = "NAME", help_heading = "With --apply")]
+    pub context: Option<String>,
+    /// The kubeconfig (default: $KUBECONFIG, else ~/.kube/config)
+    #[arg(long, requires = "apply", value_name = "FILE", help_heading = "With --apply")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Act as this user: impersonation
+    #[arg(long = "as", requires = "apply", value_name = "USER", help_heading = "With --apply")]
+    pub as_user: Option<String>,
+}
+
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct InjectArgs {
@@ -33,6 +53,11 @@ pub struct InjectArgs {
     /// Take devsync out again: what it replaced comes back
     #[arg(long)]
     pub eject: bool,
+    /// Apply what comes out to the cluster instead of printing it: server-side, as field manager devsync, never by force
+    #[arg(long, conflicts_with = "krm")]
+    pub apply: bool,
+    #[command(flatten)]
+    pub cluster: ApplyArgs,
     /// Be a KRM function: a ResourceList in, a ResourceList out (kustomize)
     #[arg(long, conflicts_with = "files")]
     pub krm: bool,

@@ -56,6 +56,13 @@ pub async fn detach(
     }
     match maker(cluster, target).await? {
         Maker::Workload { workload, object } => {
+            if managed::is_manifest_of(&object, FIELD_MANAGER) {
+                return Err(failure(format!(
+                    "{workload} was applied by `devsync inject --apply`, all of it"
+                ))
+                .cause("to give up devsync's fields would take the app's along")
+                .hint("apply the same files without devsync: devsync inject --eject -f FILE --apply"));
+            }
             if managed::applied_by(&object, FIELD_MANAGER).next().is_some() {
                 return fields(cluster, &workload, &object, opts, say).await;
             }

@@ -16,6 +16,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::add::{AddOptions, Added, Say, Step, agree};
+use super::foreign::foreign;
 use super::obstacles::{check_pod, cluster as failure};
 use super::sidecar::{Refused, level, refusal};
 use super::{ANSWER_WITHIN, Cluster, PodTarget, rollout};
@@ -165,11 +166,15 @@ async fn patch_pod(cluster: &Cluster, target: &PodTarget, patch: &Value) -> Resu
 }
 
 async fn wait(cluster: &Cluster, target: &PodTarget, name: &str) -> Result<(), CommandError> {
-    let Some(Ended { reason, code, .. }) = until_started(cluster, target, name, false).await? else {
+    let Some(Ended { reason, code, message }) = until_started(cluster, target, name, false).await? else {
         return Ok(());
     };
     let log = rollout::last_words(cluster, &target.pod, name).await;
-    Err(failure(format!("the agent in {target} ended at once; {}", stays(name)))
+    let error = failure(format!("the agent in {target} ended at once; {}", stays(name)));
+    if let Some(why) = foreign(cluster, &target.pod, name, &format!("{message}\n{log}")).await {
+        return Err(error.cause(why.cause).hint(why.hint));
+    }
+    Err(error
         .cause(format!("{reason} (exit code {code}):\n{log}"))
         .hint(format!("kubectl logs {} {} -c {name}", target.pod, cluster.flags)))
 }

@@ -10,6 +10,12 @@ pub(super) fn applied_by<'a>(object: &'a Value, manager: &'a str) -> impl Iterat
         .map(|entry| &entry["fieldsV1"])
 }
 
+/// True where `manager` applied the workload itself, as a manifest, and not only fields of its own in it: giving up its
+/// fields, or applying others, would then take the app's.
+pub(super) fn is_manifest_of(object: &Value, manager: &str) -> bool {
+    applied_by(object, manager).any(|fields| fields["f:spec"].get("f:selector").is_some())
+}
+
 /// True where `manager` owns a field, however it got it.
 pub(super) fn has_manager(object: &Value, manager: &str) -> bool {
     entries(object).any(|entry| entry["manager"] == manager)
@@ -94,6 +100,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_manifest_that_was_applied_whole_is_told_from_devsync_s_own_fields() {
+        assert!(!is_manifest_of(&object(), "devsync"));
+        let mut whole = object();
+        whole["metadata"]["managedFields"][2]["fieldsV1"]["f:spec"]["f:selector"] = json!({});
+        assert!(is_manifest_of(&whole, "devsync") && !is_manifest_of(&whole, "kubectl"));
+    }
 
     fn object() -> Value {
         json!({

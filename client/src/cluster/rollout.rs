@@ -13,6 +13,7 @@ use kube::api::{DeleteParams, DynamicObject, ListParams, LogParams, Precondition
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::foreign::foreign;
 use super::obstacles::{cluster as failure, complains_of_pid, word};
 use super::workload::{Workload, api, selector, value};
 use super::{Cluster, Say, Step};
@@ -207,6 +208,9 @@ pub(super) async fn explain_failure(
             let log = last_words(cluster, &pod, &container).await;
             let error =
                 failure(format!("{what}: container {container} of pod/{pod} is in {reason}; {after}"));
+            if let Some(why) = foreign(cluster, &pod, &container, &format!("{message}\n{log}")).await {
+                return error.cause(why.cause).hint(why.hint);
+            }
             if complains_of_pid(&log) {
                 return error
                     .cause(format!(

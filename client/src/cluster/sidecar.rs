@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 
 use super::add::{AddOptions, Added, Say, Step, agree};
 use super::detach::check_alone;
-use super::obstacles::{app_container, check_owner, check_pod, check_rollout, check_sidecar, word};
+use super::obstacles::{
+    app_container, check_owner, check_pod, check_rollout, check_sidecar, cluster as failure, word,
+};
 use super::workload::{Workload, api};
 use super::{Cluster, managed, rollout};
 use crate::cli::WorkloadKind;
@@ -21,7 +23,7 @@ use devsync_injector::agent::{Agent, agent_in};
 use devsync_injector::security::{Fit, Level, Runs, fit, fit_as_app};
 
 pub(super) use document::empty_document;
-pub(super) use refusal::{Refused, explain_apply, refusal};
+pub(super) use refusal::{Refused, explain_apply, explain_conflict, refusal};
 
 /// Adds an agent to the workload's template and waits for its pods.
 pub(super) async fn add(
@@ -35,7 +37,17 @@ pub(super) async fn add(
     let template = &object["spec"]["template"];
     let spec = &template["spec"];
     check_pod(spec, &name)?;
-    if agent_in(spec).is_some() && managed::applied_by(object, FIELD_MANAGER).next().is_none() {
+    let is_manifest = managed::is_manifest_of(object, FIELD_MANAGER);
+    if agent_in(spec).is_none() && is_manifest {
+        return Err(failure(format!("{name} was applied by `devsync inject --apply`, all of it"))
+            .cause("devsync's own fields would take the place of the app's")
+            .hint(
+                "apply the same files with the agent: devsync inject -f FILE --apply; or --via ephemeral",
+            ));
+    }
+    if agent_in(spec).is_some()
+        && (is_manifest || managed::applied_by(object, FIELD_MANAGER).next().is_none())
+    {
         // Whoever put it there keeps it; its pods may still be on their way.
         return wait(cluster, workload, &Default::default(), say).await.map(|()| Added::Ready);
     }
@@ -83,7 +95,7 @@ pub(super) async fn add(
         }
         Err(failed) => {
             let what = format!("{name} cannot be given an agent");
-            let after = put_back(cluster, workload, &applied).await;
+            let after = put_back(cluster, workload, object, (&document, &applied)).await;
             let error = rollout::explain_failure(cluster, &what, failed, &after).await;
             rollout::clear_stuck(cluster, workload, object, &before).await;
             Err(error)
@@ -194,9 +206,23 @@ async fn wait(
     }
 }
 
-/// Gives up all fields again, and says what became of it.
-async fn put_back(cluster: &Cluster, workload: &Workload, applied: &Value) -> String {
-    match take_out(cluster, workload, applied).await {
+/// Gives up all fields again, or puts the agent back that `object` had, and says what became of it.
+async fn put_back(
+    cluster: &Cluster,
+    workload: &Workload,
+    object: &Value,
+    (document, applied): (&Value, &Value),
+) -> String {
+    let done = match agent_in(&object["spec"]["template"]["spec"]) {
+        Some(before) => {
+            let mut document = document.clone();
+            document["spec"]["template"]["spec"]["containers"] = json!([before]);
+            let again = workload.apply(&document, false).await;
+            again.map_err(|error| explain_apply(cluster, error, &workload.to_string()))
+        }
+        None => take_out(cluster, workload, applied).await,
+    };
+    match done {
         Ok(_) => "it is put back as it was".to_owned(),
         Err(error) => {
             let why = error.causes().join(": ");

@@ -10,6 +10,7 @@ use kube::api::LogParams;
 use tokio::time::timeout;
 
 use super::Cluster;
+use super::foreign::foreign;
 use super::target::{PodTarget, WorkloadRef, container_status, did_you_mean};
 use crate::error::{CommandError, Kind};
 use crate::report::plain_line;
@@ -289,9 +290,10 @@ pub(super) async fn explain_broken(
             cause = format!("{cause}\nthe last lines of its log:\n{log}");
         }
     }
-    if cause.contains("exec format error") {
-        hint = "the image is of another architecture than the node: kubectl get nodes -L kubernetes.io/arch"
-            .to_owned();
+    if let Some(container) = &container
+        && let Some(why) = foreign(cluster, &pod, container, &cause).await
+    {
+        (cause, hint) = (format!("container {container}: {}", why.cause), why.hint);
     }
     CommandError::new(title).kind(Kind::Cluster).cause(cause).hint(hint)
 }

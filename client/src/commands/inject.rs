@@ -1,14 +1,17 @@
 //! `devsync inject`: manifests in, manifests with devsync in them out; a filter, or a KRM function.
 
+mod apply;
 mod input;
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use devsync_injector::Config;
+use devsync_injector::documents::Document;
 use devsync_injector::filter::{Filter, Filtered, KrmError};
 use devsync_injector::security::Level;
 use devsync_protocol::contract::annotation;
+use serde_json::Value;
 
 use crate::cli::{InjectArgs, LevelWord};
 use crate::error::{CommandError, StdoutError};
@@ -28,8 +31,21 @@ pub async fn run(args: &InjectArgs) -> Result<ExitCode, CommandError> {
     for (input, (_, filtered)) in inputs.iter().zip(&done) {
         tell(filtered, (inputs.len() > 1).then_some(input.name.as_str()));
     }
+    if args.apply {
+        let objects = done.iter().flat_map(|(stream, _)| &stream.documents).filter_map(Document::value);
+        return apply::run(&args.cluster, objects.flat_map(items).collect()).await;
+    }
     print(&input::joined(&done))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The objects of a document: those in a List, else itself; what has no kind is no object.
+fn items(document: &Value) -> Vec<Value> {
+    match document["items"].as_array().filter(|_| document["kind"] == "List") {
+        Some(items) => items.clone(),
+        None if document["kind"].is_string() => vec![document.clone()],
+        None => Vec::new(),
+    }
 }
 
 /// What the options say.

@@ -6,6 +6,7 @@ mod host_key;
 mod identity;
 mod program;
 pub mod reverse;
+mod seat;
 
 use std::future::Future;
 use std::io;
@@ -14,7 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use devsync_protocol::contract::SUBSYSTEM;
+use devsync_protocol::contract::{SESSION_VARIABLE, SUBSYSTEM};
 use russh::client::{self, AuthResult, ChannelOpenHandle, Handle, Msg};
 use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{Channel, ChannelMsg, ChannelOpenFailure, ChannelStream, Disconnect};
@@ -27,6 +28,7 @@ pub use host_key::{HostKeyError, PinnedKey};
 pub use identity::IdentityError;
 pub use program::program_over;
 pub use reverse::{Reverse, ReverseSpec};
+pub use seat::Seat;
 
 use super::{Link, Transport};
 use identity::Identity;
@@ -46,6 +48,8 @@ pub struct SshTarget {
     pub user: String,
     pub identity: PathBuf,
     pub host_key: PinnedKey,
+    /// What this session is called there; empty for none.
+    pub session: String,
     /// Ports there that lead here.
     pub reverse: Reverse,
 }
@@ -104,7 +108,12 @@ impl SshError {
 /// Connects, checks the host key, logs in and starts the subsystem.
 pub async fn connect(target: &SshTarget) -> Result<Transport, SshError> {
     let identity = identity::load(&target.identity).await?;
-    let login = Login { addr: &target.addr, user: &target.user, host_key: &target.host_key };
+    let login = Login {
+        addr: &target.addr,
+        user: &target.user,
+        host_key: &target.host_key,
+        session: &target.session,
+    };
     let setup = async {
         let socket = socket(&target.addr).await;
         let socket = socket.map_err(|source| SshError::Connect { addr: target.addr.clone(), source })?;
@@ -136,8 +145,7 @@ async fn with_reverse(
     if reverse.specs.is_empty() {
         return Ok(transport);
     }
-    let (user, name) = (login.user.to_owned(), login.addr.to_owned());
-    match Line::open(dial, user, identity, login.host_key.clone(), name, reverse).await {
+    match Line::open(dial, login, identity, reverse).await {
         Ok(line) => Ok(Transport { link: Box::new(WithLine { ssh: transport.link, line }), ..transport }),
         Err(error) => {
             transport.close().await;
@@ -147,16 +155,16 @@ async fn with_reverse(
 }
 
 /// As [`connect`], over a stream that leads to the server already, with a key in memory. `name` is what errors call
-/// the server, `dial` opens another stream to it for reversed ports.
+/// the server, `session` what it is told of who this is, `dial` opens another stream to it for reversed ports.
 pub async fn connect_over(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     user: &str,
     key: Arc<PrivateKey>,
     host_key: PinnedKey,
-    name: &str,
+    (name, session): (&str, &str),
     (dial, reverse): (Dial, Reverse),
 ) -> Result<Transport, SshError> {
-    let login = Login { addr: name, user, host_key: &host_key };
+    let login = Login { addr: name, user, host_key: &host_key, session };
     let identity = Identity::Session(key);
     let transport = login.in_time(login.set_up(stream, identity.clone())).await?;
     with_reverse(transport, dial, &login, identity, reverse).await
@@ -168,11 +176,11 @@ pub async fn connect_over_with(
     user: &str,
     identity: &Path,
     host_key: PinnedKey,
-    name: &str,
+    (name, session): (&str, &str),
     (dial, reverse): (Dial, Reverse),
 ) -> Result<Transport, SshError> {
     let identity = identity::load(identity).await?;
-    let login = Login { addr: name, user, host_key: &host_key };
+    let login = Login { addr: name, user, host_key: &host_key, session };
     let transport = login.in_time(login.set_up(stream, identity.clone())).await?;
     with_reverse(transport, dial, &login, identity, reverse).await
 }
@@ -182,6 +190,8 @@ struct Login<'a> {
     addr: &'a str,
     user: &'a str,
     host_key: &'a PinnedKey,
+    /// See [`SshTarget::session`].
+    session: &'a str,
 }
 
 impl Login<'_> {
@@ -259,6 +269,7 @@ impl Login<'_> {
     /// A channel on which the subsystem runs.
     async fn open(&self, handle: &Handle<Verifier>) -> Result<ChannelStream<Msg>, SshError> {
         let mut channel: Channel<Msg> = handle.channel_open_session().await.map_err(|e| self.protocol(e))?;
+        self.take_seat(&mut channel, "").await?;
         channel.request_subsystem(true, SUBSYSTEM).await.map_err(|e| self.protocol(e))?;
         loop {
             match channel.wait().await {
@@ -269,6 +280,17 @@ impl Login<'_> {
                 Some(_) => {}
             }
         }
+    }
+
+    /// Says which session this is; returns when the connection that it had before is over. An agent that knows
+    /// nothing of it says no, which is no failure.
+    async fn take_seat(&self, channel: &mut Channel<Msg>, part: &str) -> Result<(), SshError> {
+        if !self.session.is_empty() {
+            let name = format!("{}{part}", self.session);
+            channel.set_env(true, SESSION_VARIABLE, name).await.map_err(|e| self.protocol(e))?;
+            program::answered(channel).await;
+        }
+        Ok(())
     }
 
     fn protocol(&self, source: russh::Error) -> SshError {

@@ -15,11 +15,17 @@ pub struct Sshd {
     config: PathBuf,
     /// The client's private key; `.pub` beside it.
     pub identity: PathBuf,
+    pub port: u16,
 }
 
 impl Sshd {
     /// Starts it with files in `directory`, and waits until it listens.
     pub fn start(directory: &Path) -> Result<Sshd> {
+        Self::with(directory, "")
+    }
+
+    /// The same with more lines of sshd_config.
+    pub fn with(directory: &Path, more: &str) -> Result<Sshd> {
         fs::create_dir_all(directory)?;
         fs::create_dir_all("/run/sshd")?;
         let identity = keygen(directory, "client")?;
@@ -31,7 +37,7 @@ impl Sshd {
         let text = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {shown}/authorized_keys\n\
              PidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\nPermitRootLogin yes\n\
-             LogLevel ERROR\nUseDNS no\n",
+             LogLevel ERROR\nUseDNS no\n{more}",
             host_key.display()
         );
         fs::write(&server_config, text)?;
@@ -45,7 +51,7 @@ impl Sshd {
         let mut command = Command::new("/usr/sbin/sshd");
         command.arg("-D").arg("-f").arg(&server_config).stdin(Stdio::null());
         let server = command.spawn().context("start sshd (Debian package openssh-server)")?;
-        let sshd = Sshd { server, config, identity };
+        let sshd = Sshd { server, config, identity, port };
         sshd.wait()?;
         Ok(sshd)
     }

@@ -161,6 +161,28 @@ fn another_version_is_exit_code_4() -> Result<()> {
     Ok(())
 }
 
+/// The same at the end of a real SSH server, as in a pod: its login is good, and its subsystem is of another version.
+#[test]
+#[ignore = "needs: root"]
+fn another_version_behind_ssh_is_exit_code_4() -> Result<()> {
+    let rig = Rig::new()?;
+    let subsystem = rig.other("subsystem");
+    fs::write(&subsystem, "#!/bin/sh\nprintf 'DEVSYNC\\n\\310\\000\\000\\000'; cat > /dev/null\n")?;
+    let made = std::process::Command::new("chmod").arg("755").arg(&subsystem).status()?;
+    ensure!(made.success());
+    let sshd = devsync_tests::bench::sshd::Sshd::with(
+        &rig.other("sshd"),
+        &format!("Subsystem devsync {}\n", subsystem.display()),
+    )?;
+    let (target, identity) =
+        (format!("ssh/root@127.0.0.1:{}", sshd.port), sshd.identity.display().to_string());
+    let host_key = fs::read_to_string(rig.other("sshd").join("host.pub"))?;
+    let words = ["attach", &target, "--identity", &identity, "--host-key", host_key.trim()];
+    let said = rig.run(&words)?.code(4)?;
+    said.says(&["error: ", "different versions", "version 200", "version 1", "hint: "])?;
+    Ok(())
+}
+
 /// A file that nobody may change, until it is dropped.
 struct Immutable(std::path::PathBuf);
 

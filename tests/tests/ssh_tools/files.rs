@@ -18,9 +18,9 @@ fn random_file(path: &Path, mebibytes: u32) {
     }));
 }
 
-/// Some thousand small files in directories.
-fn many_files(at: &Path) {
-    for directory in 0..20 {
+/// Fifty small files in each of so many directories.
+fn many_files(at: &Path, directories: u32) {
+    for directory in 0..directories {
         let directory = at.join(format!("directory {directory}"));
         fs::create_dir_all(&directory).expect("made");
         for file in 0..50 {
@@ -58,7 +58,8 @@ fn a_large_file_there_and_back() {
 #[ignore = "needs: root"]
 fn many_small_files_there_and_back() {
     let rig = Rig::start(Root::Scratch);
-    many_files(&rig.path("laptop/many"));
+    // Five thousand.
+    many_files(&rig.path("laptop/many"), 100);
     run(rig.tool("scp").args(["-q", "-r", "many", "pod:many"]));
     same(&rig.path("laptop/many"), &rig.path("root/srv/app/many"));
     let done = rig.sftp("get -r many back");
@@ -122,34 +123,71 @@ fn a_large_directory_is_listed_whole() {
     assert_eq!(String::from_utf8_lossy(&done.stdout).lines().count(), 20_001);
 }
 
+/// `rsync -a` between the laptop's directory and the app's; what it says.
+fn rsync(rig: &Rig, from: &str, to: &str) -> String {
+    let mut rsync = Command::new("rsync");
+    let shell = format!("ssh -F {}", rig.path("config").display());
+    rsync.args(["-a", "--no-owner", "--no-group", "--stats", "-e", &shell, from, to]);
+    run(rsync.current_dir(rig.path("laptop")))
+}
+
+/// A tree to the app at `project` and back, and a change each way, of which only the difference travels.
+fn rsync_both_ways(rig: &Rig, project: &Path) {
+    let laptop = rig.path("laptop/tree");
+    many_files(&laptop, 20);
+    random_file(&laptop.join("big"), 20);
+    rsync(rig, "tree/", "pod:tree/");
+    same(&laptop, &project.join("tree"));
+    fs::write(project.join("tree/directory 7/file-7"), "changed in the pod").expect("written");
+    rsync(rig, "pod:tree/", "back/");
+    same(&rig.path("laptop/back"), &project.join("tree"));
+    // A megabyte in the middle of twenty.
+    let change = |path: &Path, byte: u8| {
+        let mut bytes = fs::read(path).expect("read");
+        bytes[10 << 20..11 << 20].fill(byte);
+        fs::write(path, &bytes).expect("written");
+    };
+    let literal = |said: &str| -> u64 {
+        let line = said.lines().find_map(|line| line.strip_prefix("Literal data: ")).expect("stats");
+        line.split(' ').next().expect("a number").replace(',', "").parse().expect("a number")
+    };
+    change(&laptop.join("big"), 7);
+    let said = rsync(rig, "tree/big", "pod:tree/big");
+    same(&laptop.join("big"), &project.join("tree/big"));
+    assert!(literal(&said) < 2 << 20, "{said}");
+    change(&project.join("tree/big"), 8);
+    let said = rsync(rig, "pod:tree/big", "tree/big");
+    same(&laptop.join("big"), &project.join("tree/big"));
+    assert!(literal(&said) < 2 << 20, "{said}");
+}
+
 #[test]
 #[ignore = "needs: root"]
 fn rsync_both_ways_sends_the_difference() {
     let rig = Rig::start(Root::Debian);
-    let laptop = rig.path("laptop/tree");
-    many_files(&laptop);
-    random_file(&laptop.join("big"), 20);
-    let rsync = |from: &str, to: &str| {
-        let mut rsync = Command::new("rsync");
-        let shell = format!("ssh -F {}", rig.path("config").display());
-        rsync.args(["-a", "--no-owner", "--no-group", "--stats", "-e", &shell, from, to]);
-        run(rsync.current_dir(rig.path("laptop")))
-    };
-    rsync("tree/", "pod:tree/");
-    same(&laptop, &rig.path("project/tree"));
-    fs::write(rig.path("project/tree/directory 7/file-7"), "changed in the pod").expect("written");
-    rsync("pod:tree/", "back/");
-    same(&rig.path("laptop/back"), &rig.path("project/tree"));
-    // A megabyte in the middle of twenty.
-    let mut bytes = fs::read(laptop.join("big")).expect("read");
-    bytes[10 << 20..11 << 20].fill(7);
-    fs::write(laptop.join("big"), &bytes).expect("written");
-    let said = rsync("tree/big", "pod:tree/big");
-    same(&laptop.join("big"), &rig.path("project/tree/big"));
-    let literal = said.lines().find_map(|line| line.strip_prefix("Literal data: ")).expect("stats");
-    let literal: u64 =
-        literal.split(' ').next().expect("a number").replace(',', "").parse().expect("a number");
-    assert!(literal < 2 << 20, "{said}");
+    rsync_both_ways(&rig, &rig.path("project"));
+}
+
+#[test]
+#[ignore = "needs: root"]
+fn rsync_of_the_toolbox_serves_an_app_that_has_none() {
+    // `scripts/test` has it made beforehand; then this says where it is.
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join("scripts");
+    let toolbox = run(&mut Command::new(scripts.join("toolbox")));
+    let program = Path::new(toolbox.trim_end()).join("toolbox/rsync");
+    let prepare = |at: &Path| assert!(fs::copy(program, at.join("toolbox/rsync")).expect("copied") > 0);
+    let rig = Rig::with(Root::Scratch, prepare, &[]);
+    let before = run(Command::new("find").arg(rig.path("root")));
+    rsync_both_ways(&rig, &rig.path("root/srv/app"));
+    let tree = rig.path("root/srv/app/tree");
+    assert_eq!(fs::metadata(tree.join("big")).expect("metadata").uid(), UID);
+    // It is in the app's root: an absolute path, and a link, are what they are there.
+    std::os::unix::fs::symlink("/srv/app/tree", rig.path("root/tmp/link")).expect("linked");
+    rsync(&rig, "pod:/tmp/link/big", "from-the-link");
+    same(&rig.path("laptop/from-the-link"), &tree.join("big"));
+    fs::remove_file(rig.path("root/tmp/link")).expect("removed");
+    fs::remove_dir_all(tree).expect("removed");
+    assert_eq!(run(Command::new("find").arg(rig.path("root"))), before, "something was left");
 }
 
 #[test]

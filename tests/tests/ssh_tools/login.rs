@@ -1,7 +1,7 @@
 //! `ssh`: who gets in, programs and how they end, what they get of the agent, what the key's options forbid.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::Stdio;
 
 use crate::rig::{Rig, Root, output, run, said, stop, until};
@@ -104,19 +104,27 @@ fn twenty_sessions_share_one_connection() {
 #[ignore = "needs: root"]
 fn keys_are_exchanged_anew_under_load() {
     let rig = Rig::start(Root::Debian);
-    // Each MiB, 64 times, both ways at once.
+    // All of it there and back at once; each direction counts for a new exchange.
+    let blocks = std::env::var("DEVSYNC_TEST_REKEY_MIB").map_or(256, |amount| amount.parse().expect("MiB"));
     let mut ssh = rig.tool("ssh");
-    ssh.args(["-o", "RekeyLimit=1M", "pod", "head -c 64M /dev/zero | sha256sum; sha256sum"]);
-    let zeros = run(std::process::Command::new("sh").args(["-c", "head -c 64M /dev/zero | sha256sum"]));
+    ssh.args(["-v", "-o", "RekeyLimit=1M", "pod", "cat"])
+        .stderr(fs::File::create(rig.path("said")).expect("made"));
     let mut child = ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("ssh");
     let mut input = child.stdin.take().expect("piped");
-    let writing = std::thread::spawn(move || {
-        let block = vec![0; 1 << 20];
-        (0..64).try_for_each(|_| input.write_all(&block))
-    });
-    let output = child.wait_with_output().expect("ended");
+    let block = |n: u32| vec![u8::try_from(n % 251).expect("a byte"); 1 << 20];
+    let writing = std::thread::spawn(move || (0..blocks).try_for_each(|n| input.write_all(&block(n))));
+    let mut answer = child.stdout.take().expect("piped");
+    let mut came = vec![0; 1 << 20];
+    for n in 0..blocks {
+        answer.read_exact(&mut came).expect("read");
+        assert!(came == block(n), "MiB {n}");
+    }
+    assert_eq!(answer.read(&mut came).expect("read"), 0);
     writing.join().expect("joined").expect("written");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{zeros}{zeros}"));
+    assert!(child.wait().expect("ended").success());
+    let said = fs::read_to_string(rig.path("said")).expect("read");
+    let exchanges = said.matches("SSH2_MSG_NEWKEYS received").count();
+    assert!(exchanges >= usize::try_from(blocks).expect("a number"), "{exchanges} key exchanges");
 }
 
 #[test]

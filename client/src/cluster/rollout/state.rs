@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use crate::cluster::foreign::said;
 use crate::cluster::obstacles::word;
 use crate::report::plain_line;
 
@@ -111,7 +112,7 @@ pub(in crate::cluster) fn failure_of(pod: &Value) -> Option<Failure> {
         let waiting = &status["state"]["waiting"];
         let reason = waiting["reason"].as_str()?.to_owned();
         let (pod, container) = (name.to_owned(), word(&status["name"]).to_owned());
-        let message = plain_line(waiting["message"].as_str().unwrap_or_default());
+        let message = plain_line(&said(status));
         if IMAGE_REASONS.contains(&reason.as_str()) {
             let image = word(&status["image"]).to_owned();
             return Some(Failure::Image { pod, container, image, reason, message });
@@ -210,6 +211,15 @@ mod tests {
             progress(&busy, &[pod("n", "ContainerCreating")], &BTreeSet::new()),
             Progress::Going(_)
         ));
+    }
+
+    #[test]
+    fn a_start_that_failed_before_a_back_off_is_told() {
+        let mut pod = pod("new", "CrashLoopBackOff");
+        let end = json!({"terminated": {"reason": "StartError", "message": "exec /devsync-agent: exec format error"}});
+        pod["status"]["containerStatuses"][0]["lastState"] = end;
+        let Some(Failure::Container { message, .. }) = failure_of(&pod) else { panic!("{pod}") };
+        assert_eq!(message, "no: exec /devsync-agent: exec format error");
     }
 
     #[test]

@@ -84,6 +84,28 @@ pub(in crate::cluster) fn explain_apply(cluster: &Cluster, error: kube::Error, n
     }
 }
 
+/// The same for a manifest of somebody's own, of which devsync does not need a field more than another.
+pub(in crate::cluster) fn explain_conflict(
+    cluster: &Cluster,
+    error: kube::Error,
+    name: &str,
+) -> CommandError {
+    let doing = format!("{name} cannot be applied");
+    let conflicts = match &error {
+        kube::Error::Api(status) if status.code == 409 => conflicts(status),
+        _ => Vec::new(),
+    };
+    if conflicts.is_empty() {
+        return cluster.explain(error, &doing);
+    }
+    failure(format!("{doing}: other field managers own what the manifest says otherwise; nothing was changed"))
+        .cause(conflicts.join("; "))
+        .hint(
+            "devsync never forces a field: leave it out of the manifest, or say there what the cluster has; to own \
+             nothing but the agent's own fields: devsync attach --via sidecar",
+        )
+}
+
 /// The fields in conflict and who owns them.
 fn conflicts(status: &Status) -> Vec<String> {
     let causes = status.details.iter().flat_map(|details| &details.causes);

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Result, ensure};
+use devsync_tests::cluster::manifests::{self, AGENT_IMAGE, Agent};
 use devsync_tests::cluster::namespace::Namespace;
+use devsync_tests::cluster::said::Said;
+use serde_json::json;
 
 use super::{in_namespace, programs};
 
@@ -77,10 +80,86 @@ fn only_local_and_dev_have_devsync_and_production_refuses_it() -> Result<()> {
             let asks = text.contains("devsync.dev/inject: enabled");
             ensure!(asks == matches!(environment, "local" | "dev"), "{environment}: {text}");
             ensure!(!text.contains("devsync-agent") && !text.contains("shareProcessNamespace"), "{text}");
-            let (injected, _) = namespace.injected(&text, &[])?;
+            let (injected, said) = namespace.injected(&text, &[])?;
+            let refusals = said.matches("warning: deployment/adder-").count();
+            let told = said.contains("left as it was") && said.contains("devsync.dev/inject: disabled");
+            ensure!(told == (environment == "production"), "{environment}: {said}");
+            ensure!(!told || refusals == 2, "{said}");
             ensure!((injected == text) == (environment == "production"), "{environment}: {injected}");
             namespace.kubectl.feed(&["apply", "--dry-run=server"], &injected)?;
         }
+        Ok(())
+    })
+}
+
+/// `devsync inject --apply WORD…` of a manifest.
+fn applied(namespace: &Namespace, manifest: &str, words: &[&str]) -> Result<Said> {
+    let file = namespace.path("applied.json");
+    fs::write(&file, manifest)?;
+    let file = file.to_string_lossy();
+    let all = [&["inject", "--agent-image", AGENT_IMAGE, "-f", &*file, "--apply"], words].concat();
+    let mut command = namespace.devsync.command(&namespace.path(""), &all);
+    command.env("KUBECONFIG", namespace.laptop.kubeconfig());
+    Said::by(command)
+}
+
+#[test]
+#[ignore = "needs: cluster"]
+fn what_is_injected_is_applied_and_no_field_is_forced() -> Result<()> {
+    in_namespace(|namespace| {
+        let mut demo = manifests::demo(manifests::RUST, 1, Agent::Absent);
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": [
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"a": "1"}}, demo]});
+        let dry = applied(namespace, &list.to_string(), &["--dry-run"])?.code(0)?;
+        ensure!(
+            dry.out
+                == "configmap/settings created (dry run on the server)\n\
+                            deployment/demo created (dry run on the server)\n",
+            "{dry:?}"
+        );
+        ensure!(namespace.kubectl.json(&["get", "deployment", "demo"]).is_err(), "a dry run made it");
+        let made = applied(namespace, &list.to_string(), &[])?.code(0)?;
+        ensure!(made.out == "configmap/settings created\ndeployment/demo created\n", "{made:?}");
+        namespace.rolled_out("demo")?;
+        let live = namespace.kubectl.json(&["get", "deployment", "demo"])?;
+        ensure!(live.to_string().contains("devsync-agent"), "{live}");
+        let managers = live["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+        ensure!(managers.iter().any(|m| m["manager"] == "devsync" && m["operation"] == "Apply"), "{live}");
+        let again = applied(namespace, &list.to_string(), &[])?.code(0)?;
+        ensure!(again.out == "configmap/settings unchanged\ndeployment/demo unchanged\n", "{again:?}");
+        // It is the whole object's manager now: to give up its fields would be the end of the app.
+        let mut detach = namespace.devsync.command(&namespace.path(""), &["detach", "deploy/demo", "--yes"]);
+        detach.env("KUBECONFIG", namespace.laptop.kubeconfig());
+        Said::by(detach)?.refused(&["deploy/demo", "inject --eject", "--apply"])?;
+        // Somebody else's field is named, stays, and keeps nothing else back.
+        let scaled = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "demo"},
+            "spec": {"replicas": 2}});
+        let scale = ["apply", "--server-side", "--force-conflicts", "--field-manager", "scaler"];
+        namespace.kubectl.feed(&scale, &scaled.to_string())?;
+        demo["metadata"]["namespace"] = json!(namespace.name);
+        let settings = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"},
+            "data": {"a": "2"}});
+        let both = format!("{demo}\n{settings}");
+        let said = applied(namespace, &both, &[])?.code(3)?;
+        said.says(&[
+            "deployment/demo cannot be applied",
+            "scaler",
+            "spec.replicas",
+            "never forces",
+            "hint: ",
+        ])?;
+        let live = namespace.kubectl.json(&["get", "deployment", "demo"])?;
+        ensure!(live["spec"]["replicas"] == 2, "{live}");
+        let settings = namespace.kubectl.json(&["get", "configmap", "settings"])?;
+        ensure!(settings["data"]["a"] == "2", "{settings}");
+        // What makes no sense is said by name.
+        applied(namespace, &demo.to_string(), &["-n", "elsewhere"])?.code(2)?.says(&["demo", "elsewhere"])?;
+        let strange = json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "x"}});
+        applied(namespace, &strange.to_string(), &[])?.code(3)?.says(&[
+            "thing/x",
+            "no kind Thing",
+            "hint: ",
+        ])?;
         Ok(())
     })
 }

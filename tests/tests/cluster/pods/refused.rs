@@ -51,6 +51,33 @@ fn an_executable_for_another_machine_is_not_sent() -> Result<()> {
 
 #[test]
 #[ignore = "needs: cluster"]
+fn an_image_for_another_machine_is_named_as_the_reason() -> Result<()> {
+    in_namespace(|namespace| {
+        let program = namespace.path("program");
+        fs::write(&program, for_aarch64())?;
+        let from = format!("--from-file=program={}", program.display());
+        namespace.kubectl.run(&["create", "configmap", "program", &from])?;
+        let mut demo = manifests::demo(manifests::PYTHON, 1, Agent::Absent);
+        let app = &mut spec(&mut demo)["containers"][0];
+        app["command"] = json!(["/program/program"]);
+        app["volumeMounts"] = json!([{"name": "program", "mountPath": "/program"}]);
+        spec(&mut demo)["volumes"] =
+            json!([{"name": "program", "configMap": {"name": "program", "defaultMode": 0o755}}]);
+        namespace.apply(&demo.to_string())?;
+        // In its status or in its log, as the runtime has it.
+        namespace.until("a container that was tried", || {
+            let pods = namespace.pods("demo")?;
+            let status =
+                pods.first().map(|pod| pod["status"]["containerStatuses"][0]["restartCount"].as_u64());
+            Ok(status.flatten().filter(|restarts| *restarts > 0).map(|_| ()))
+        })?;
+        let said = namespace.run(&project(namespace)?, &["attach", "deploy/demo", "--yes"])?;
+        said.refused(&["exec format error", "another architecture", "demo-python", "amd64"]).map(drop)
+    })
+}
+
+#[test]
+#[ignore = "needs: cluster"]
 fn pods_of_windows_and_of_the_nodes_processes_are_refused_by_name() -> Result<()> {
     in_namespace(|namespace| {
         let project = project(namespace)?;

@@ -22,6 +22,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The loopback, for the agent.
 const LOOPBACK: &str = "localhost";
 
+/// Tells this connection from the session's own.
+const PART: &str = "-reverse";
+
 /// A stream to an SSH server.
 pub trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
 
@@ -46,17 +49,23 @@ impl Drop for Line {
 
 impl Line {
     /// Connects, and has the agent listen on each port; a port that it cannot have is an error.
-    pub(crate) async fn open(
+    pub(in super::super) async fn open(
         dial: Dial,
-        user: String,
+        login: &Login<'_>,
         identity: Identity,
-        host_key: PinnedKey,
-        name: String,
         reverse: Reverse,
     ) -> Result<Self, SshError> {
         let stop = CancellationToken::new();
         let doors = Doors::new(reverse, stop.clone());
-        let way = Way { dial, user, identity, host_key, name, doors };
+        let way = Way {
+            dial,
+            identity,
+            doors,
+            user: login.user.to_owned(),
+            host_key: login.host_key.clone(),
+            name: login.addr.to_owned(),
+            session: login.session.to_owned(),
+        };
         let first = way.listen().await?;
         let task = tokio::spawn(way.keep(first, stop.clone()));
         Ok(Self { stop, task })
@@ -76,18 +85,25 @@ struct Way {
     host_key: PinnedKey,
     /// What errors call the server.
     name: String,
+    session: String,
     doors: Doors,
 }
 
 impl Way {
     async fn listen(&self) -> Result<Handle<Verifier>, SshError> {
-        let login = Login { addr: &self.name, user: &self.user, host_key: &self.host_key };
+        let Self { name, user, host_key, session, .. } = self;
+        let login = Login { addr: name, user, host_key, session };
         login
             .in_time(async {
                 let dialled = (self.dial)().await;
                 let stream =
                     dialled.map_err(|source| SshError::Connect { addr: self.name.clone(), source })?;
                 let handle = login.connected(stream, self.identity.clone(), Some(self.doors.clone())).await?;
+                // The ports of a connection that died without a word are free after this.
+                let channel = handle.channel_open_session().await;
+                let mut channel = channel.map_err(|error| login.protocol(error))?;
+                login.take_seat(&mut channel, PART).await?;
+                let _ = channel.close().await;
                 for spec in self.doors.specs() {
                     self.ask(&login, &handle, spec).await?;
                 }
