@@ -32,7 +32,7 @@ pub fn adapter(app: &Debuggee, processes: &[Process]) -> Option<u16> {
             && (process.uid, &process.exe) == (own.uid, &own.exe)
             && process.age_ms <= own.age_ms
     };
-    let found = processes.iter().filter(is_beside).filter_map(|process| {
+    let mut found = processes.iter().filter(is_beside).filter_map(|process| {
         let mut words = process.argv.iter();
         words.find(|word| word.ends_with("debugpy/adapter"))?;
         words.find(|word| *word == "--port")?;
@@ -41,7 +41,7 @@ pub fn adapter(app: &Debuggee, processes: &[Process]) -> Option<u16> {
         process.ports.contains(&port).then_some(port)
     });
     // Of several the youngest: an older one may be of a program that has ended.
-    found.last()
+    found.next_back()
 }
 
 /// A port on which nobody beside the app listens.
