@@ -19,7 +19,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::authorize::{self, AskArgs, StopArgs};
 use crate::debug::{self, DebugArgs};
+use crate::doctor::{self, DoctorArgs};
 use crate::inetd::{self, InetdArgs};
+use crate::processes::{self, PsArgs};
 use crate::restart::helper;
 use crate::serve::{self, ServeArgs};
 use crate::session::{self, SessionConfig, SessionError};
@@ -70,6 +72,10 @@ enum Command {
     Inetd(InetdArgs),
     /// Run a debugger beside the app, on standard input and output.
     Debug(DebugArgs),
+    /// Print what the agent may do with the app here, predicted and then tried.
+    Doctor(DoctorArgs),
+    /// Print the processes beside the agent.
+    Ps(PsArgs),
 }
 
 /// The whole of `main`.
@@ -83,7 +89,11 @@ pub fn run() -> ExitCode {
         return shell::helper::helper_main();
     }
     let cli = Cli::parse();
-    log(cli.stdio || matches!(cli.command, Some(Command::Inetd(_) | Command::Debug(_))));
+    log(cli.stdio
+        || matches!(
+            cli.command,
+            Some(Command::Inetd(_) | Command::Debug(_) | Command::Doctor(_) | Command::Ps(_))
+        ));
     if let Err(errno) = hardened {
         tracing::warn!(%errno, "the agent's memory is not protected from the app");
     }
@@ -107,6 +117,8 @@ fn start(cli: Cli) -> anyhow::Result<()> {
         (Some(Command::Ids(args)), _) => Ok(ids::print(&args)?),
         (Some(Command::Inetd(args)), _) => Ok(inetd::run(args)?),
         (Some(Command::Debug(args)), _) => Ok(debug::run(args)?),
+        (Some(Command::Ps(args)), _) => Ok(processes::run(&args)?),
+        (Some(Command::Doctor(args)), _) => doctor::run(&args).context("standard output"),
         (None, Some(place)) if cli.stdio => serve_stdio(place),
         _ => anyhow::bail!("nothing to do: give --stdio, serve or authorize (see --help)"),
     }

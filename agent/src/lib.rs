@@ -5,7 +5,9 @@
 pub mod authorize;
 pub mod cli;
 pub mod debug;
+pub mod doctor;
 pub mod inetd;
+pub mod processes;
 pub mod restart;
 pub mod serve;
 pub mod session;

@@ -18,6 +18,7 @@ mod penalty;
 mod program;
 mod pump;
 mod registered;
+mod seats;
 mod socket;
 mod terminal;
 mod throttle;
@@ -148,6 +149,7 @@ struct Shared {
     penalties: penalty::Penalties,
     /// Places for those that had to leave the lobby and do not know it yet.
     lingering: Semaphore,
+    seats: Arc<seats::Seats>,
     sessions: Arc<Semaphore>,
     session: Arc<SessionFn>,
     target: Query,
@@ -165,6 +167,7 @@ impl Shared {
             lobby: lobby::Lobby::new(limits.unauthenticated, limits.unauthenticated_per_source),
             penalties: penalty::Penalties::default(),
             lingering: Semaphore::new(LINGERING),
+            seats: Arc::default(),
             sessions: Arc::new(Semaphore::new(limits.sessions)),
             session,
             target: config.target,

@@ -61,7 +61,7 @@ pub fn run(config: Config) -> Result<u8, SupervisorError> {
     let taken = signals::take_all().map_err(SupervisorError::Signals)?;
     let mut supervisor = Supervisor::new(config)?;
     supervisor.prepare();
-    match supervisor.config.wait {
+    match supervisor.config.wait && !supervisor.has_waited() {
         true => supervisor.wait_for_first_sync(),
         false => supervisor.start(),
     }

@@ -44,7 +44,7 @@ impl Beside {
                 Ok(Self { name, place })
             }
             TargetWord::Ssh { .. } | TargetWord::Named(_) => {
-                Err(CommandError::usage(format!("{name} cannot be debugged: there is only its SSH server"))
+                Err(CommandError::usage(format!("{name} has only its SSH server, and this needs more"))
                     .hint("name the pod, or the process on its own machine: pid/N"))
             }
             TargetWord::Workload { .. } | TargetWord::Selector(_) => {
@@ -54,15 +54,33 @@ impl Beside {
                         format!("devsync attach {} --toolbox --once adds one with debuggers", route.name()),
                     )
                 })?;
-                let name = pod.to_string();
-                Ok(Self { name, place: Place::Pod { cluster: Box::new(cluster), pod: Box::new(pod), agent } })
+                Ok(Self::in_pod(cluster, pod, agent))
             }
         }
     }
 
+    /// An app in a pod that was found already; `agent`: its agent's container.
+    pub fn in_pod(cluster: Cluster, pod: PodTarget, agent: String) -> Self {
+        let name = pod.to_string();
+        Self { name, place: Place::Pod { cluster: Box::new(cluster), pod: Box::new(pod), agent } }
+    }
+
+    /// The pod, for an app in one.
+    pub fn pod(&self) -> Option<&PodTarget> {
+        match &self.place {
+            Place::Pod { pod, .. } => Some(pod),
+            Place::Here | Place::Container { .. } => None,
+        }
+    }
+
+    /// True for a process of this machine, whose agent sees all others.
+    pub fn is_here(&self) -> bool {
+        matches!(self.place, Place::Here)
+    }
+
     /// The app's container, for a pod.
     pub fn container(&self) -> Option<&Container> {
-        let Place::Pod { pod, .. } = &self.place else { return None };
+        let pod = self.pod()?;
         let containers = &pod.object.spec.as_ref()?.containers;
         containers.iter().find(|container| container.name == pod.container)
     }

@@ -19,7 +19,7 @@ pub use inject::{InjectArgs, LevelWord};
 pub use install::{InstallArgs, InstallationArgs, Label, UninstallArgs};
 pub use look::{LogsArgs, PortForwardArgs};
 pub use target::{ClusterArgs, TargetArgs, TargetWord, WorkloadKind, is_target_name};
-pub use tools::{DebugArgs, ExecArgs, ProxyArgs, ShellArgs, SshConfigArgs};
+pub use tools::{DebugArgs, DoctorArgs, ExecArgs, ProxyArgs, PsArgs, ShellArgs, SshConfigArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -74,6 +74,10 @@ pub enum Command {
     Shell(Box<ShellArgs>),
     /// A debugger on the app as it runs: gdb, lldb, delve, an editor
     Debug(Box<DebugArgs>),
+    /// The processes beside the agent: who runs, as whom, with what, on which ports
+    Ps(Box<PsArgs>),
+    /// What will not work, from the laptop to the app, and what mends it: exit code 1 where something will not
+    Doctor(Box<DoctorArgs>),
     /// Hosts for ssh, scp, sftp, rsync, sshfs and editors
     SshConfig(Box<SshConfigArgs>),
     /// Standard input and output are a stream to the agent's SSH server: ssh's ProxyCommand
@@ -146,6 +150,15 @@ pub struct AttachArgs {
     /// Listen on a port here that leads into the pod, as port-forward does. Can be given more than once
     #[arg(long, value_name = "[LOCAL:]REMOTE", help_heading = "How it runs")]
     pub forward: Vec<crate::cluster::PortSpec>,
+    /// Have a port in the pod lead here: with 5432 the app's 127.0.0.1:5432 is the laptop's 127.0.0.1:5432. Another
+    /// port in the pod comes last. Can be given more than once
+    #[arg(
+        long,
+        value_name = "[LOCAL_HOST:]PORT[:PORT]",
+        conflicts_with = "dry_run",
+        help_heading = "How it runs"
+    )]
+    pub reverse: Vec<crate::transport::ssh::ReverseSpec>,
     /// Say what would be sent, and write nothing
     #[arg(long, help_heading = "How it runs")]
     pub dry_run: bool,

@@ -6,7 +6,9 @@ mod add;
 mod agent;
 mod config;
 mod copy;
+mod credential;
 mod detach;
+mod doctor;
 mod ephemeral;
 mod exec;
 mod explain;
@@ -32,17 +34,20 @@ use std::future::Future;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use tokio::time::timeout;
 
 use crate::cli::ClusterArgs;
 use crate::error::{CommandError, Kind};
+use login::Source;
 
 pub use add::{AddArgs, AddOptions, Added, Say, Step, Via, add_agent, attached_to, ensure_agent};
 pub(crate) use agent::who;
 pub use agent::{Access, Raw, open, raw};
 pub use config::{Place, place};
 pub use detach::{DetachOptions, detach};
+pub use doctor::{Examined, examine};
 pub use exec::{closes_input, exec};
 pub use explain::explain;
 pub use find::{Seen, Version, candidates, find, look, next_change};
@@ -57,6 +62,9 @@ pub use target::{PodTarget, WorkloadRef, did_you_mean, short_id};
 
 /// How long the API server may take to answer one request.
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// Credentials are made anew so many seconds before they end: a request may take its time.
+const ENDING: i64 = 60;
 
 /// A connection to a cluster's API, as one user, looking at one namespace.
 #[derive(Clone)]
@@ -73,24 +81,18 @@ pub struct Cluster {
     pub flags: String,
     /// Told what is waited for.
     pub progress: fn(&str),
+    /// When its credentials end, and where others are had.
+    until: Option<Timestamp>,
+    source: Option<Source>,
 }
 
 impl Cluster {
     /// Reads the kubeconfig as kubectl does; asks nothing of the API server yet.
     pub async fn connect(args: &ClusterArgs) -> Result<Self, CommandError> {
-        let config::Loaded { config, place } = config::load(args).await?;
+        let config::Loaded { config, place, until } = config::load(args).await?;
         let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
-        let plugin = config.auth_info.exec.as_ref().and_then(|exec| exec.command.clone());
         let client = kube::Client::try_from(config).map_err(|error| {
-            let what = format!("the cluster of context {} cannot be reached", place.context);
-            let is_login = matches!(error, kube::Error::Auth(_));
-            let error = explain(error, &what);
-            match plugin.filter(|_| is_login) {
-                Some(plugin) => error.hint(format!(
-                    "the kubeconfig's credential plugin {plugin} must work by itself: try kubectl"
-                )),
-                None => error,
-            }
+            explain(error, &format!("the cluster of context {} cannot be reached", place.context))
         })?;
         let (namespace, context) = (place.namespace.clone(), place.context.clone());
         let file = args.kubeconfig.as_ref().map(|file| format!(" --kubeconfig {}", file.display()));
@@ -103,7 +105,22 @@ impl Cluster {
             container: args.container.clone(),
             flags,
             progress: tell,
+            until,
+            source: None,
         })
+    }
+
+    /// The same cluster with credentials that last: for what is kept for hours.
+    pub async fn fresh(&self) -> Self {
+        match &self.source {
+            Some(source) if self.is_ending() => source.cluster().await.unwrap_or_else(|| self.clone()),
+            _ => self.clone(),
+        }
+    }
+
+    /// True shortly before its credentials end.
+    fn is_ending(&self) -> bool {
+        self.until.is_some_and(|until| until.duration_since(Timestamp::now()).as_secs() < ENDING)
     }
 
     pub fn pods(&self) -> Api<Pod> {

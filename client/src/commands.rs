@@ -3,12 +3,14 @@
 pub mod attach;
 pub mod debug;
 pub mod detach;
+pub mod doctor;
 pub mod exec;
 pub mod inject;
 pub mod install;
 pub mod logs;
 pub mod port_forward;
 pub mod proxy;
+pub mod ps;
 pub mod pull;
 pub mod restart;
 pub mod shell;
@@ -31,7 +33,7 @@ use crate::settings;
 /// Whom a command is about: a running attach, or a target that it opens a session with by itself.
 pub(crate) enum Whom {
     Running(Holder),
-    Target(Route),
+    Target(Box<Route>),
 }
 
 /// Finds whom a command means: the attach to the named target if one runs, else the target; without a name the
@@ -48,7 +50,7 @@ pub(crate) fn whom(
         if let Some(holder) = running.into_iter().find(|h| h.target == name) {
             return Ok(Whom::Running(holder));
         }
-        return route.map(Whom::Target).ok_or_else(no_target);
+        return route.map(Box::new).map(Whom::Target).ok_or_else(no_target);
     }
     let here = std::env::current_dir().and_then(std::fs::canonicalize).unwrap_or_default();
     for dir in here.ancestors() {
@@ -62,7 +64,7 @@ pub(crate) fn whom(
             (None, _) => {}
         }
     }
-    route.map(Whom::Target).ok_or_else(no_target)
+    route.map(Box::new).map(Whom::Target).ok_or_else(no_target)
 }
 
 fn no_target() -> CommandError {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::cli::{SyncSpec, TargetWord, is_target_name};
+use crate::on_change::OnChange;
 use crate::rule::RestartRule;
 
 /// The file's name.
@@ -43,6 +44,9 @@ pub struct Config {
     pub restart: OneOrMany,
     pub grace: Option<f64>,
     pub build: Option<String>,
+    /// Commands that run in the container after certain files were synced.
+    #[serde(default, rename = "on_change", alias = "on-change")]
+    pub on_change: Vec<OnChange>,
     pub identity: Option<PathBuf>,
     pub host_key: Option<String>,
     /// Contexts of shared clusters in which attach need not ask.
@@ -83,6 +87,7 @@ impl Config {
             restart: if self.restart.0.is_empty() { file.restart.clone() } else { self.restart },
             grace: self.grace.or(file.grace),
             build: self.build.or_else(|| file.build.clone()),
+            on_change: if self.on_change.is_empty() { file.on_change.clone() } else { self.on_change },
             identity: self.identity.or_else(|| file.identity.clone()),
             host_key: self.host_key.or_else(|| file.host_key.clone()),
             allow_contexts: list(self.allow_contexts, &file.allow_contexts),
@@ -220,5 +225,18 @@ mod tests {
         let kind = message("delete = 'yes'\n");
         assert!(kind.starts_with("devsync.toml:1: delete: "), "{kind}");
         assert!(message("a = [").starts_with("devsync.toml:1: "));
+        let rule = |lines: &str| message(&format!("delete = true\n[[on_change]]\n{lines}\n"));
+        assert_eq!(rule("paths = ['package.json']\nrun = ['npm', 'ci']"), "");
+        for (lines, wanted) in [
+            ("paths = ['a']\nrun = []", "devsync.toml:4: run: a program and its arguments are needed"),
+            ("paths = ['a']\nrun = 'npm ci'", "devsync.toml:4: run: "),
+            ("paths = []\nrun = ['x']", "devsync.toml:3: paths: at least one pattern"),
+            ("paths = ['a', '']\nrun = ['x']", "devsync.toml:3: paths: \"\" is no pattern"),
+            ("paths = ['a']", "devsync.toml:2: "),
+            ("paths = ['a']\nrun = ['x']\nwhen = 1", "devsync.toml:5: "),
+        ] {
+            let said = rule(lines);
+            assert!(said.starts_with(wanted), "{lines}: {said}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::cli::{ClusterArgs, TargetWord};
 use crate::cluster::{self, Access, Cluster, Login, PodTarget, WorkloadRef};
 use crate::error::{CommandError, Kind};
 use crate::session::{Event, Session, SessionError, Welcome};
-use crate::transport::ssh::{self, PinnedKey, SshError, SshTarget};
+use crate::transport::ssh::{self, PinnedKey, Reverse, Seat, SshError, SshTarget};
 use crate::transport::stdio::{self, StdioError};
 use crate::transport::{Transport, container};
 
@@ -27,6 +27,10 @@ pub struct Route {
     pub login: Login,
     /// End another client's session with the app first.
     pub take_over: bool,
+    /// Who this is to the agent, from the first session to the last.
+    pub seat: Seat,
+    /// Ports of the pod that lead here while a session lasts.
+    pub reverse: Reverse,
 }
 
 impl Route {
@@ -110,6 +114,8 @@ async fn into_pod(route: &Route) -> Result<(Transport, PodTarget), CommandError>
         take_over: route.take_over,
         identity: route.identity.clone(),
         host_key: route.host_key.clone(),
+        seat: route.seat.clone(),
+        reverse: route.reverse.clone(),
     };
     Ok((cluster::open(&cluster, &pod, &access).await?, pod))
 }
@@ -154,7 +160,8 @@ async fn over_ssh(
     let host_key = PinnedKey::parse(host_key).map_err(|error| CommandError::of(error).kind(Kind::Usage))?;
     let addr = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let user = user.unwrap_or("devsync").to_owned();
-    let target = SshTarget { addr, user, identity, host_key };
+    let (session, reverse) = (route.seat.name()?, route.reverse.clone());
+    let target = SshTarget { addr, user, identity, host_key, session, reverse };
     let mut transport = ssh::connect(&target).await.map_err(|error| {
         let hint = error.hint();
         let is_lasting = matches!(

@@ -6,6 +6,7 @@
 mod base;
 mod batch;
 mod builds;
+mod chores;
 mod delta;
 mod follow;
 mod halt;
@@ -36,6 +37,7 @@ use crate::connect::Route;
 use crate::error::CommandError;
 use crate::local::Change;
 use crate::mapping::{Mapping, place_words};
+use crate::on_change::OnChange;
 use crate::report::{self, Reporter};
 use crate::rule::RestartRules;
 use crate::session::{self, Handle, Session};
@@ -43,6 +45,7 @@ use crate::session::{self, Handle, Session};
 use base::Bases;
 use batch::Sender;
 use builds::Builds;
+use chores::Chores;
 use follow::Link;
 use halt::Halt;
 use outage::Backoff;
@@ -68,6 +71,8 @@ pub struct Job {
     pub options: RootOptions,
     pub rules: RestartRules,
     pub grace: Duration,
+    /// What runs in the container after certain files were synced.
+    pub on_change: Vec<OnChange>,
     pub build: Option<Build>,
     /// Shared with the other targets of the attach.
     pub builds: SharedBuilds,
@@ -114,6 +119,7 @@ pub struct Engine {
     sender: Sender,
     builds: Option<Builds>,
     restarts: Restarts,
+    chores: Chores,
     /// The trees must be compared before anything else is sent.
     stale: bool,
     /// There was a first sync.
@@ -161,6 +167,7 @@ impl Engine {
         let bases = Bases::new(crate::dirs::cache().join("bases"));
         let sender = Sender::new(handle.clone(), bases);
         let restarts = Restarts::new(job.rules.clone(), job.grace, job.app.name());
+        let chores = Chores::new(job.on_change.clone());
         Self {
             job,
             link: Link::Up { since: Instant::now() },
@@ -174,6 +181,7 @@ impl Engine {
             sender,
             builds: None,
             restarts,
+            chores,
             stale: true,
             was_synced: false,
             lost: BTreeMap::new(),
@@ -253,7 +261,10 @@ impl Engine {
                 return self.end_once().await.map(Some);
             }
         }
-        let restart_due = self.restarts.is_due() && self.is_in_step();
+        if self.is_in_step() {
+            self.start_chore();
+        }
+        let restart_due = self.restarts.is_due() && self.chores.are_done() && self.is_in_step();
         let again_at = self.again_at.filter(|_| self.is_in_step());
         let again = again_at.unwrap_or_else(tokio::time::Instant::now);
         let quiets: Vec<_> = self.roots.iter().filter_map(Root::quiet).collect();
@@ -264,6 +275,10 @@ impl Engine {
             news = self.link.news(), if !is_up => self.on_link(news).await,
             (index, change) = pace::next_change(&mut self.roots) => self.on_change(index, change).await,
             news = builds::next(&mut self.builds) => self.on_build(news).await,
+            news = chores::next(&mut self.chores) => {
+                self.on_chore(news);
+                Ok(())
+            }
             command = self.commands.recv() => self.on_command(command).await,
             () = pace::quiet(quiets, QUIET), if restart_due => self.send_restart().await,
             () = tokio::time::sleep_until(again), if again_at.is_some() => self.look_again().await,
@@ -297,6 +312,7 @@ impl Engine {
 
     /// Waits until the restart that was asked for is over; for `--once`.
     async fn settle_restart(&mut self) -> Result<(), Halt> {
+        self.settle_chores().await?;
         self.send_restart().await?;
         while self.restarts.is_running() {
             let event = self.events.recv().await;

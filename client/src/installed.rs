@@ -11,7 +11,7 @@ use tokio::task::block_in_place;
 
 use crate::app::{App, Runtime};
 use crate::error::CommandError;
-use crate::mapping::{Mapping, Plan, Source, Wishes};
+use crate::mapping::{self, Mapping, Plan, Source, Wishes};
 use crate::project::Project;
 use crate::session::{Call, Handle};
 
@@ -20,9 +20,28 @@ const FILES: usize = 100;
 /// Directories of a package that are looked into for them.
 const DEEPEST: usize = 8;
 
+/// Decides what goes where, by what the app's root has.
+pub async fn decide(
+    handle: &Handle,
+    app: &App,
+    project: &Project,
+    wishes: &Wishes,
+) -> Result<Plan, CommandError> {
+    let has_loader = match mapping::loader(&app.machine) {
+        None => true,
+        Some(path) => match handle.call(Call::Exists, &Request::Exists { paths: vec![path] }).await? {
+            Reply::Exists { found } => found.first().copied().unwrap_or(true),
+            _ => true,
+        },
+    };
+    let mut plan = mapping::decide(app, project, wishes, has_loader)?;
+    correct(&mut plan, handle, app, project, wishes).await?;
+    Ok(plan)
+}
+
 /// Corrects a plan that nobody wished for: packages that are installed go there, and not into the app's working
 /// directory.
-pub async fn correct(
+async fn correct(
     plan: &mut Plan,
     handle: &Handle,
     app: &App,

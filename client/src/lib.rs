@@ -15,12 +15,15 @@ pub mod connect;
 pub mod control;
 pub mod debug;
 pub mod dirs;
+pub mod doctor;
 pub mod elf;
 pub mod engine;
 pub mod error;
 pub mod installed;
 pub mod local;
 pub mod mapping;
+pub mod on_change;
+pub mod processes;
 pub mod program;
 pub mod project;
 pub mod pull;
@@ -94,6 +97,8 @@ async fn command(command: &Command) -> Result<ExitCode, CommandError> {
         Command::Exec(args) => commands::exec::run(args).await,
         Command::Shell(args) => commands::shell::run(args).await,
         Command::Debug(args) => commands::debug::run(args).await,
+        Command::Doctor(args) => commands::doctor::run(args).await,
+        Command::Ps(args) => commands::ps::run(args).await,
         Command::SshConfig(args) => commands::ssh_config::run(args).await,
         Command::Proxy(args) => commands::proxy::run(args).await,
         Command::Install(args) => commands::install::run(args).await,

@@ -124,6 +124,23 @@ pub enum Event {
         command: String,
         cause: String,
     },
+    /// A command of `on_change` runs in the container.
+    CommandStarted {
+        command: String,
+    },
+    CommandOutput {
+        command: String,
+        line: String,
+    },
+    CommandEnded {
+        command: String,
+        ms: f64,
+    },
+    CommandFailed {
+        command: String,
+        cause: String,
+        hint: Option<String>,
+    },
     WouldSync {
         path: String,
         change: &'static str,

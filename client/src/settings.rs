@@ -11,7 +11,9 @@ use crate::config::{self, Config};
 use crate::connect::Route;
 use crate::error::{CommandError, Kind};
 use crate::mapping::Wishes;
+use crate::on_change::OnChange;
 use crate::rule::RestartRule;
+use crate::transport::ssh::{Reverse, Seat};
 
 /// How long an app may take to shut down where nobody says.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -25,6 +27,7 @@ pub struct Settings {
     pub options: RootOptions,
     pub rules: Vec<RestartRule>,
     pub grace: Duration,
+    pub on_change: Vec<OnChange>,
 }
 
 /// The project's devsync.toml, and its directory; of one of its targets, where that is what was named.
@@ -83,6 +86,8 @@ pub fn route(args: &TargetArgs, config: &Config, project: &Path) -> Option<Route
         cluster,
         login: Login::default(),
         take_over: false,
+        seat: Seat::default(),
+        reverse: Reverse::default(),
     })
 }
 
@@ -148,7 +153,8 @@ impl Settings {
         };
         let rules = if args.restart.is_empty() { config.restart.0 } else { args.restart.clone() };
         let grace = grace(args.grace.or(config.grace))?.unwrap_or(GRACE);
-        Ok(Self { project, wishes, excludes, options, rules, grace })
+        let on_change = config.on_change;
+        Ok(Self { project, wishes, excludes, options, rules, grace, on_change })
     }
 }
 

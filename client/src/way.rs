@@ -97,6 +97,7 @@ pub async fn open(route: &Route, key: &PublicKey) -> Result<Way, CommandError> {
                 take_over: false,
                 identity: route.identity.clone(),
                 host_key: route.host_key.clone(),
+                ..Access::default()
             };
             let Raw { stream, host_key, said } = cluster::raw(&cluster, &pod, key, &access).await?;
             let (reader, writer) = tokio::io::split(stream);

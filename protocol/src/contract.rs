@@ -28,6 +28,9 @@ pub const STATE_DIR: &str = "/run/devsync";
 pub const FIELD_MANAGER: &str = "devsync";
 /// The SSH subsystem that carries a session.
 pub const SUBSYSTEM: &str = "devsync";
+/// The variable by which a client names its session before it starts the subsystem: a connection of the same key that
+/// named the same one is over.
+pub const SESSION_VARIABLE: &str = "DEVSYNC_SESSION";
 
 /// The supervisor's executable, in the agent's image and in the directory that it installs itself into.
 pub const RUN_PROGRAM: &str = "devsync-run";
@@ -37,6 +40,8 @@ pub const RUN_INSTALL: &str = "install";
 pub const RUN_SEED: &str = "seed";
 /// Its options before the app: wait for the first sync; start what lies in `/` from its copy in a directory.
 pub const RUN_WAIT: &str = "--wait";
+/// A file that says that the first sync was waited for: it is in the volume of what was synced.
+pub const RUN_WAITED: &str = "--waited";
 pub const RUN_EXEC_COPY: &str = "--exec-copy";
 /// The directory of [`VOLUME`] that it is installed into, and where an app's container has that directory mounted.
 pub const RUN_DIR: &str = "bin";
@@ -50,6 +55,9 @@ pub const RUN_SOCKET_TRIES: u32 = 64;
 /// the app's container has mounted.
 pub const WORKSPACE: &str = "devsync-workspace";
 pub const WORKSPACE_SEED_MOUNT: &str = "/.devsync-workspace";
+/// The directory of the volume, and its file, for [`RUN_WAITED`].
+pub const WORKSPACE_STATE: &str = "state";
+pub const WORKSPACE_WAITED: &str = "waited";
 pub const WORKSPACE_FILES: &str = "files";
 
 /// A namespace's label: pods in it are for development, and the injector gives each of them an agent.

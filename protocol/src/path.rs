@@ -55,7 +55,7 @@ pub fn display(bytes: &[u8]) -> String {
 }
 
 /// Characters that reorder what a terminal shows (Unicode TR 9), so that a name could pose as another.
-fn is_bidi(c: char) -> bool {
+pub(crate) fn is_bidi(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

@@ -25,6 +25,8 @@ async fn main() -> anyhow::Result<()> {
         user: "bench".into(),
         host_key: PinnedKey::parse(&host_key.public())?,
         identity: identity.clone(),
+        reverse: Default::default(),
+        session: String::new(),
     };
     let authorized_keys = identity.with_extension("pub");
     let config = SshConfig {

@@ -5,5 +5,6 @@ pub mod app;
 pub mod attach;
 pub mod bench;
 pub mod cluster;
+pub mod debugger;
 pub mod demo;
 pub mod policy;

@@ -40,11 +40,7 @@ pub const DUPLICATES: &[Duplicate] = &[
         why: "postcard has optional support for two generations; neither is built",
     },
     Duplicate { name: "getrandom", why: "ring is on 0.2, tempfile and the RustCrypto crates moved on" },
-    Duplicate { name: "gloo-timers", why: "timers of the browser below kube-runtime; never built here" },
-    Duplicate {
-        name: "hashbrown",
-        why: "the maps below russh-sftp, kube-runtime and indexmap are of three ages",
-    },
+    Duplicate { name: "hashbrown", why: "the maps below kube-runtime and indexmap are of two ages" },
     Duplicate { name: "io-lifetimes", why: "fs-set-times of cap-std and cap-std itself are a release apart" },
     Duplicate {
         name: "num-bigint",

@@ -1,6 +1,7 @@
 //! Requests: each is carried out where it belongs, and answered.
 
 use std::io::Read;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use crate::sync::search::search;
 use crate::sys::heap;
 use crate::sys::ids::FsIdGuard;
 use crate::target::error::TargetError;
+use crate::target::identity::Identity;
 
 /// Longest time that an app may take to shut down.
 const MAX_GRACE: Duration = Duration::from_secs(600);
@@ -420,9 +422,16 @@ impl Session {
 
     /// The digest of the executable that runs, even if its file was replaced since.
     fn exe_digest(&self) -> Option<devsync_protocol::digest::Digest> {
-        let app = &self.opened.app;
+        let app = self.app_now();
         let mut exe = app.access().inspect(|| app.proc().open_exe()).ok()?;
         digest_reader(&mut exe).ok()
+    }
+
+    /// Under devsync-run each restart is another process than the one that the session began with.
+    fn app_now(&self) -> Arc<Identity> {
+        let supervised = self.opened.supervisor.as_ref().and_then(|supervisor| supervisor.app().ok()?);
+        let now = supervised.and_then(|pid| Identity::open(u32::try_from(pid).ok()?).ok());
+        now.map_or_else(|| Arc::clone(&self.opened.app), Arc::new)
     }
 
     fn whole(&self) -> Result<crate::target::root::SyncRoot, RootError> {

@@ -17,6 +17,7 @@ use super::channel::{self, Client, Stop};
 use super::forward::{Forwards, Listeners};
 use super::handler::{ConnectionHandler, Event};
 use super::lobby::{Stage, Ticket};
+use super::seats::Seat;
 use super::socket::{Cutter, Socket, Stream};
 use super::throttle::Throttle;
 use super::{Peer, Shared};
@@ -35,6 +36,8 @@ struct Connection {
     /// Until the login.
     ticket: Option<Ticket>,
     login: Option<(Peer, OwnedSemaphorePermit)>,
+    /// Where the client named its session.
+    seat: Option<Seat>,
     channels: TaskTracker,
     handle: Handle,
     forwards: Arc<Semaphore>,
@@ -80,6 +83,7 @@ pub(super) async fn run(
         shared,
         ticket: Some(ticket),
         login: None,
+        seat: None,
         channels: TaskTracker::new(),
         throttle,
         stop: Stop::default(),
@@ -107,6 +111,15 @@ impl Connection {
                     return self.make_way(&mut running, &cutter, shutdown).await;
                 }
                 () = shutdown.cancelled() => break "shutdown",
+                () = taken(self.seat.as_ref()) => {
+                    log_end(self.address, "its client came again");
+                    drop(events);
+                    // Nobody is there to be told.
+                    self.stop.all.cancel();
+                    cutter.cut();
+                    let _ = timeout(self.shared.limits.drain, &mut running).await;
+                    return self.finish(None).await;
+                }
             }
         };
         log_end(self.address, why);
@@ -143,6 +156,12 @@ impl Connection {
                 let client = self.client(peer);
                 self.channels.spawn(channel::run(channel, place, client));
             }
+            (Event::Named { session, answer }, Some((peer, _))) => {
+                if self.seat.is_none() {
+                    self.seat = Some(self.shared.seats.take(&peer.key, &session).await);
+                }
+                let _ = answer.send(());
+            }
             (Event::Dial { channel, reply, to }, Some((peer, _))) => {
                 let forwards = self.forwards(peer);
                 match Arc::clone(&self.forwards).try_acquire_owned() {
@@ -166,7 +185,14 @@ impl Connection {
                 let _ = answer.send(self.listeners.cancel(&what));
             }
             // russh opens channels only after a login: dropped, which closes and refuses them.
-            (Event::Opened(..) | Event::Dial { .. } | Event::Listen { .. } | Event::Cancel { .. }, None) => {}
+            (
+                Event::Opened(..)
+                | Event::Named { .. }
+                | Event::Dial { .. }
+                | Event::Listen { .. }
+                | Event::Cancel { .. },
+                None,
+            ) => {}
         }
     }
 
@@ -263,6 +289,13 @@ async fn linger(cutter: &Cutter, address: SocketAddr, shared: &Shared, shutdown:
         let _ = timeout(LINGER + Duration::from_millis(spread.into()), shutdown.cancelled()).await;
     }
     cutter.cut();
+}
+
+async fn taken(seat: Option<&Seat>) {
+    match seat {
+        Some(seat) => seat.taken().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn log_setup(address: SocketAddr, error: &(dyn std::error::Error + 'static)) {

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use devsync_protocol::contract::SESSION_VARIABLE;
 use russh::keys::{HashAlg, PublicKey};
 use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Error, Pty, Sig};
@@ -15,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::channel::{is_subsystem, permits_variable};
 use super::forward::{Destination, Listen};
 use super::key_options::Rights;
+use super::seats::is_session;
 use super::throttle::Throttle;
 use super::{Peer, Shared};
 
@@ -26,6 +28,11 @@ pub(super) enum Event {
     Encrypted,
     LoggedIn(Peer, OwnedSemaphorePermit),
     Opened(Channel<Msg>, OwnedSemaphorePermit),
+    /// The client says which session this is; answered when the connection that it had before is gone.
+    Named {
+        session: String,
+        answer: oneshot::Sender<()>,
+    },
     /// The client wants to be connected.
     Dial {
         channel: Channel<Msg>,
@@ -299,6 +306,12 @@ impl Handler for ConnectionHandler {
         value: &str,
         session: &mut Session,
     ) -> Result<(), Error> {
+        if name == SESSION_VARIABLE && is_session(value) {
+            let (answer, answered) = oneshot::channel();
+            self.tell(Event::Named { session: value.to_owned(), answer }).await?;
+            let _ = answered.await;
+            return session.channel_success(channel);
+        }
         // Clients send these unasked (SendEnv): a refusal is not worth a line.
         if permits_variable(name, value) {
             session.channel_success(channel)

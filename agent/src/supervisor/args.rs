@@ -16,6 +16,9 @@ Usage: devsync-run [OPTIONS] [--] APP [ARGS]...
 Options:
       --wait        Do not start APP before the devsync agent asks for it, which
                     it does when the first sync is in place
+      --waited FILE With --wait: FILE is made at that start, and where it is
+                    there already APP starts at once. It belongs into the volume
+                    that APP's files are in
       --exec-copy DIR
                     If APP lies directly in `/`, start DIR/NAME in its place;
                     where that is missing, APP is copied there first
@@ -53,6 +56,8 @@ pub struct Config {
     pub hold: bool,
     /// The first start waits for a request.
     pub wait: bool,
+    /// Made at that start; where it is, nothing is waited for.
+    pub waited: Option<PathBuf>,
     /// Where the copy of a program that lies in `/` is started from.
     pub exec_copy: Option<PathBuf>,
 }
@@ -96,7 +101,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
         _ => {}
     }
     let grace = Duration::from_secs(5);
-    let mut config = Config { argv: Vec::new(), grace, hold: true, wait: false, exec_copy: None };
+    let mut config =
+        Config { argv: Vec::new(), grace, hold: true, wait: false, waited: None, exec_copy: None };
     while let Some(arg) = args.next() {
         let text = arg.to_str().unwrap_or_default();
         let (name, value) =
@@ -108,6 +114,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
             "-V" | "--version" if text == name => return Ok(Command::Version),
             "--no-hold" if text == name => config.hold = false,
             contract::RUN_WAIT if text == name => config.wait = true,
+            contract::RUN_WAITED => {
+                config.waited = Some(value(contract::RUN_WAITED)?.into());
+            }
             "--grace" => config.grace = parse_time(&value("--grace")?.to_string_lossy())?,
             contract::RUN_EXEC_COPY => {
                 config.exec_copy = Some(copy_dir(value(contract::RUN_EXEC_COPY)?.into())?)
@@ -212,6 +221,7 @@ mod tests {
         for bad in ["/", "work", "", "//"] {
             assert_eq!(words(&format!("--exec-copy={bad} x")), Err(UsageError::CopyDir(bad.to_owned())));
         }
+        assert_eq!(config("--wait --waited /volume/waited /adder").waited, Some("/volume/waited".into()));
         assert_eq!(words("--wait=1 x"), Err(UsageError::UnknownOption("--wait=1".into())));
     }
 

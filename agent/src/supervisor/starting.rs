@@ -1,5 +1,7 @@
 //! Starts the app, and holds when that fails.
 
+use std::fs::File;
+use std::path::Path;
 use std::time::Instant;
 
 use super::life::{App, End, Phase, Then};
@@ -13,6 +15,7 @@ impl Supervisor {
         self.err.finish(&mut self.ring);
         self.ring.clear();
         self.starts = self.starts.saturating_add(1);
+        self.note_first_start();
         match self.launch() {
             Ok(pid) => {
                 self.app = Some(App { pid, since: Instant::now() });
@@ -42,6 +45,21 @@ impl Supervisor {
     pub(super) fn wait_for_first_sync(&mut self) {
         self.end = Some(End::first_sync());
         self.say(&format!("{} is not started before its first sync", self.program()));
+    }
+
+    /// An earlier container had its first sync, and what was synced is still there.
+    pub(super) fn has_waited(&self) -> bool {
+        self.config.waited.as_deref().is_some_and(Path::exists)
+    }
+
+    /// For the next container.
+    fn note_first_start(&mut self) {
+        let Some(file) = self.config.waited.clone().filter(|file| self.starts == 1 && !file.exists()) else {
+            return;
+        };
+        if let Err(error) = File::create(&file) {
+            self.say(&format!("another container will wait again: {}: {error}", file.display()));
+        }
     }
 
     pub(super) fn program(&self) -> String {

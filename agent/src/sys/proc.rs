@@ -167,6 +167,13 @@ impl ProcDir {
         Ok(mounts_at_root(&self.read("mountinfo", MOUNTS)?))
     }
 
+    /// The label that AppArmor or SELinux gave it; None without such a module.
+    pub fn security_label(&self) -> Option<Vec<u8>> {
+        let label = self.read("attr/current", SMALL).ok()?;
+        let end = label.iter().rposition(|b| !matches!(b, b'\n' | 0)).map_or(0, |at| at + 1);
+        label.get(..end).filter(|label| !label.is_empty()).map(<[u8]>::to_vec)
+    }
+
     pub fn tasks(&self) -> Result<Vec<u32>, ProcError> {
         let dir = self.open_at("task", OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
         numeric_names(dir).map_err(|errno| Self::error(self.pid, "task", errno))
@@ -241,6 +248,13 @@ pub(crate) fn by_descriptor(fd: &impl AsFd) -> String {
 /// `kernel.yama.ptrace_scope`; None where Yama is not compiled in.
 pub fn yama_scope() -> Option<u8> {
     std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok()?.trim().parse().ok()
+}
+
+/// How many directories one user may watch, and how many watchers that user may have.
+pub fn inotify_limits() -> Option<(u64, u64)> {
+    let read =
+        |name| std::fs::read_to_string(format!("/proc/sys/fs/inotify/{name}")).ok()?.trim().parse().ok();
+    Some((read("max_user_watches")?, read("max_user_instances")?))
 }
 
 fn numeric_names(dir: OwnedFd) -> Result<Vec<u32>, Errno> {

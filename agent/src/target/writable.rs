@@ -1,6 +1,8 @@
 //! Will writes work in a directory? Asked before any byte, answered with the ways out, without leaving anything.
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 
 use super::access::Hand;
 use super::error::TargetError;
@@ -36,6 +38,18 @@ impl Parent {
             Err(Errno::ENOSYS | Errno::EINVAL) => self.try_to_write(),
             // Seccomp profiles from before the call say EPERM, and it is not an answer that DAC gives.
             Err(Errno::EPERM) => self.try_to_write(),
+            Err(errno) => Err(self.not_writable(errno)),
+        }
+    }
+
+    /// Makes a file that has no name and lets it go, so that nothing is left whatever happens meanwhile. False where
+    /// the file system has no such files.
+    pub fn try_unnamed(&self) -> Result<bool, TargetError> {
+        let flags = OFlag::O_TMPFILE | OFlag::O_WRONLY | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        let made = self.root().access().run(|_| openat(self, ".", flags, Mode::S_IRUSR | Mode::S_IWUSR));
+        match made {
+            Ok(_) => Ok(true),
+            Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL | Errno::ENOENT) => Ok(false),
             Err(errno) => Err(self.not_writable(errno)),
         }
     }

@@ -22,6 +22,22 @@ fn nothing_starts_before_the_first_request() {
 }
 
 #[test]
+fn another_container_does_not_wait_for_a_sync_that_was() {
+    let volume = tempfile::tempdir().unwrap();
+    let waited = volume.path().join("waited");
+    let words = ["--wait", "--waited", waited.to_str().unwrap()];
+    let run = Run::shell(&words, "echo up; sleep 1000");
+    run.line("err", "devsync-run: ");
+    assert!(!waited.exists(), "nothing was synced yet");
+    run.restart();
+    run.line("out", "up");
+    drop(run);
+    let run = Run::shell(&words, "echo again; sleep 1000");
+    run.line("out", "again");
+    assert_eq!(run.read("err"), "");
+}
+
+#[test]
 fn term_ends_one_that_waits_at_once() {
     for (signal, code) in [(libc::SIGTERM, 143), (libc::SIGINT, 130)] {
         let mut run = Run::shell(&["--wait", "--grace", "3600"], "echo up");

@@ -1,10 +1,10 @@
-//! The arguments of the tools: `exec`, `shell`, `proxy`, `ssh-config`.
+//! The arguments of the tools: `exec`, `shell`, `debug`, `ps`, `doctor`, `proxy`, `ssh-config`.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{OutputArgs, TargetArgs};
+use super::{Output, OutputArgs, TargetArgs};
 
 const EXEC_EXAMPLES: &str = "\
 Examples:
@@ -122,4 +122,31 @@ pub struct DebugArgs {
 pub struct ShellArgs {
     #[command(flatten)]
     pub target: TargetArgs,
+}
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  devsync doctor deploy/demo      your rights, the namespace, the webhook, the pod's images, the agent, the app
+  devsync doctor pid/4711         what the agent may do with a process of this machine
+  devsync doctor -n shop          without a target: the laptop and the cluster
+
+Nothing is changed: what can be tried without leaving anything is tried, the rest is predicted.";
+
+#[derive(Debug, Args)]
+#[command(after_help = DOCTOR_EXAMPLES)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// As text, or as one JSON document
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct PsArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// A table, or one JSON object for each process
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub output: Output,
 }

@@ -1,8 +1,8 @@
 //! To the agent in a pod: it is told this session's key through pods/exec and answers with its host key, so that RBAC
 //! decides who may, and nothing is trusted on first use. Then SSH over a port-forward.
 
+use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use devsync_protocol::contract::{AGENT_PORT, AGENT_PROGRAM, Authorized, STATE_DIR};
@@ -11,8 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::Api;
 use kube::api::{AttachParams, LogParams};
-use russh::keys::key::safe_rng;
-use russh::keys::{Algorithm, PrivateKey, PublicKey};
+use russh::keys::PublicKey;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
@@ -22,7 +21,8 @@ use super::{Cluster, explain};
 use crate::error::{CommandError, Kind};
 use crate::report::plain_line;
 use crate::transport::Transport;
-use crate::transport::ssh::{self, PinnedKey, SshError};
+use crate::transport::ssh::reverse::Dial;
+use crate::transport::ssh::{self, PinnedKey, Reverse, Seat, SshError};
 
 /// The answer of `authorize` is some hundred bytes.
 const LONGEST_ANSWER: u64 = 16 * 1024;
@@ -46,22 +46,40 @@ pub struct Access {
     pub identity: Option<PathBuf>,
     /// The agent's host key for that case; without it the agent's log is asked.
     pub host_key: Option<String>,
+    /// Who this is to the agent, also after a reconnect.
+    pub seat: Seat,
+    /// Ports of the pod that lead here.
+    pub reverse: Reverse,
 }
 
 /// Opens a stream to the agent that serves `target`.
 pub async fn open(cluster: &Cluster, target: &PodTarget, access: &Access) -> Result<Transport, CommandError> {
     let Some(agent) = &target.agent else { return Err(no_agent(cluster, target)) };
-    let key = new_key()?;
+    let key = access.seat.key()?;
     let answer = match authorize(cluster, target, agent, key.public_key(), access).await? {
         Some(answer) => answer,
         None => return with_identity(cluster, target, agent, access).await,
     };
     let pinned = pin(&answer.host_key, target)?;
-    let Forward { stream, said } =
-        forward(cluster, &target.namespace, &target.pod, answer.listen.port()).await?;
+    let port = answer.listen.port();
+    let Forward { stream, said } = forward(cluster, &target.namespace, &target.pod, port).await?;
     let name = target.to_string();
-    let connected = ssh::connect_over(stream, USER, Arc::new(key), pinned, &name).await;
+    let reverse = (dial(cluster, target, port), access.reverse.clone());
+    let connected =
+        ssh::connect_over(stream, USER, key, pinned, (&name, &access.seat.name()?), reverse).await;
     finish(connected, said, name)
+}
+
+/// Opens further streams to the agent.
+fn dial(cluster: &Cluster, target: &PodTarget, port: u16) -> Dial {
+    let (cluster, namespace, pod) = (cluster.clone(), target.namespace.clone(), target.pod.clone());
+    Box::new(move || {
+        let (cluster, namespace, pod) = (cluster.clone(), namespace.clone(), pod.clone());
+        Box::pin(async move {
+            let opened = forward(&cluster.fresh().await, &namespace, &pod, port).await;
+            opened.map(|opened| Box::new(opened.stream) as _).map_err(|error| io::Error::other(error.line()))
+        })
+    })
 }
 
 /// A stream to the agent's SSH server on which nothing was said yet, and the key that the server must prove.
@@ -129,11 +147,6 @@ fn no_agent(cluster: &Cluster, target: &PodTarget) -> CommandError {
     CommandError::new(format!("{target} has no devsync agent"))
         .kind(Kind::Cluster)
         .hint(format!("devsync attach {target} {} adds one", cluster.flags))
-}
-
-fn new_key() -> Result<PrivateKey, CommandError> {
-    let made = PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519);
-    made.map_err(|error| CommandError::new("a key for this session cannot be made").cause(error))
 }
 
 fn pin(host_key: &str, target: &PodTarget) -> Result<PinnedKey, CommandError> {
@@ -273,7 +286,10 @@ async fn with_identity(
     let (port, host_key) = known(cluster, target, agent, access).await?;
     let Forward { stream, said } = forward(cluster, &target.namespace, &target.pod, port).await?;
     let name = target.to_string();
-    let connected = ssh::connect_over_with(stream, USER, &identity, host_key, &name).await;
+    let reverse = (dial(cluster, target, port), access.reverse.clone());
+    let connected =
+        ssh::connect_over_with(stream, USER, &identity, host_key, (&name, &access.seat.name()?), reverse)
+            .await;
     finish(connected, said, name)
 }
 

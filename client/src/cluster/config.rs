@@ -5,9 +5,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 
+use super::credential;
 use super::explain::chain;
 use super::proxy;
 use super::target::did_you_mean;
@@ -36,6 +38,8 @@ impl fmt::Display for Place {
 pub(super) struct Loaded {
     pub(super) config: Config,
     pub(super) place: Place,
+    /// When the credential plugin's answer ends.
+    pub(super) until: Option<Timestamp>,
 }
 
 /// The namespace and the context that the arguments mean, without asking the cluster.
@@ -77,7 +81,8 @@ pub(super) async fn load(args: &ClusterArgs) -> Result<Loaded, CommandError> {
     if let Some(user) = &args.as_user {
         config.auth_info.impersonate = Some(user.clone());
     }
-    Ok(Loaded { config, place })
+    let until = credential::settle(&mut config.auth_info, &place.context).await?;
+    Ok(Loaded { config, place, until })
 }
 
 /// `None` where there is no kubeconfig at all. Files of KUBECONFIG that do not exist are passed over, as kubectl does.

@@ -2,7 +2,7 @@
 //! be.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
@@ -14,10 +14,27 @@ use crate::error::CommandError;
 /// A login that was made so lately is not the cause of a failure.
 const FRESH: Duration = Duration::from_secs(30);
 
+type Kept = Mutex<Option<(Instant, Cluster)>>;
+
+/// Where a cluster's connection came from.
+#[derive(Clone)]
+pub(super) struct Source {
+    kept: Weak<Kept>,
+    quiet: bool,
+    args: ClusterArgs,
+}
+
+impl Source {
+    /// Another one from there; none where that fails, which the next request will tell better.
+    pub(super) async fn cluster(&self) -> Option<Cluster> {
+        Login { kept: self.kept.upgrade()?, quiet: self.quiet }.cluster(&self.args).await.ok()
+    }
+}
+
 /// The login, made at its first use. All clones are one.
 #[derive(Clone, Default)]
 pub struct Login {
-    kept: Arc<Mutex<Option<(Instant, Cluster)>>>,
+    kept: Arc<Kept>,
     quiet: bool,
 }
 
@@ -37,10 +54,12 @@ impl Login {
     /// The cluster that `args` mean; the first one who asks makes the login, the others wait for it.
     pub async fn cluster(&self, args: &ClusterArgs) -> Result<Cluster, CommandError> {
         let mut kept = self.kept.lock().await;
-        if let Some((_, cluster)) = &*kept {
+        if let Some((_, cluster)) = kept.as_ref().filter(|(_, cluster)| !cluster.is_ending()) {
             return Ok(cluster.clone());
         }
         let mut cluster = Cluster::connect(args).await?;
+        let source = Source { kept: Arc::downgrade(&self.kept), quiet: self.quiet, args: args.clone() };
+        cluster.source = Some(source);
         if self.quiet {
             cluster.progress = |_| {};
         }

@@ -104,7 +104,8 @@ impl Mark {
         true
     }
 
-    async fn remove(self) {
+    async fn remove(mut self) {
+        self.cluster = self.cluster.fresh().await;
         let gone = json!({ATTACHED_BY: null, ATTACHED_SINCE: null});
         if let Ok(None) = self.change(&gone, |by| by == self.who).await {
             let message = format!("{} is no longer attached; files that were synced stay", self.who);

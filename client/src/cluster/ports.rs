@@ -150,7 +150,8 @@ impl Pods {
     /// Opens a stream; a pod that is gone is replaced, once.
     async fn open(&self, port: u16) -> Result<Forward, CommandError> {
         let known = self.known();
-        match forward(&self.cluster, &known.namespace, &known.pod, port).await {
+        let cluster = self.cluster.fresh().await;
+        match forward(&cluster, &known.namespace, &known.pod, port).await {
             Ok(stream) => return Ok(stream),
             Err(error) => tracing::debug!(pod = %known, "{error}: looking for another pod"),
         }
@@ -159,13 +160,13 @@ impl Pods {
         let mut pod = self.known();
         if pod.uid == known.uid {
             let container = self.cluster.container.as_deref();
-            let found = timeout(FIND_WITHIN, find(&self.cluster, &self.workload, container)).await;
+            let found = timeout(FIND_WITHIN, find(&cluster, &self.workload, container)).await;
             let gone = || CommandError::new(format!("{} has no pods", self.workload)).kind(Kind::Cluster);
             pod = found.map_err(|_| gone())??.into_iter().next().ok_or_else(gone)?;
             *self.now.lock().unwrap_or_else(PoisonError::into_inner) = pod.clone();
         }
         drop(looking);
-        forward(&self.cluster, &pod.namespace, &pod.pod, port).await
+        forward(&cluster, &pod.namespace, &pod.pod, port).await
     }
 }
 

@@ -54,6 +54,7 @@ fn targets(args: &AttachArgs, config: Config, project: &std::path::Path) -> Resu
         })?;
         route = route.quiet(args.output.quiet);
         route.take_over = args.add.take_over;
+        route.reverse = super::port_forward::reverse(&args.reverse, &route)?;
         let add = AddOptions {
             args: args.add.clone(),
             yes: args.yes,

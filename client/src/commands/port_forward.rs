@@ -3,13 +3,14 @@
 use std::process::ExitCode;
 
 use super::{say, say_json};
-use crate::cli::{Output, PortForwardArgs};
+use crate::cli::{Output, PortForwardArgs, TargetWord};
 use crate::cluster::{PortSpec, Ports, WorkloadRef, listen};
 use crate::connect::Route;
 use crate::error::CommandError;
 use crate::report::{Event, Reporter};
 use crate::settings;
 use crate::signals::Signals;
+use crate::transport::ssh::{Reverse, ReverseSpec};
 
 pub async fn run(args: &PortForwardArgs) -> Result<ExitCode, CommandError> {
     let (config, project) = settings::project()?;
@@ -61,6 +62,29 @@ pub(super) async fn beside(
         reporter.event(&Event::Step { text: format!("{address} → {workload} port {port}") });
     }
     Ok(Some(ports))
+}
+
+/// The ports of the pod that an attach has lead here.
+pub(super) fn reverse(specs: &[ReverseSpec], route: &Route) -> Result<Reverse, CommandError> {
+    if specs.is_empty() {
+        return Ok(Reverse::default());
+    }
+    if !route.target.is_in_cluster() && !matches!(route.target, TargetWord::Ssh { .. }) {
+        return Err(CommandError::usage(format!("--reverse: {} is on this machine", route.target))
+            .cause("a port can lead here from a pod, or from where an agent serves SSH")
+            .hint(
+                "leave it out where the app shares this machine's network; a container's is docker's affair",
+            ));
+    }
+    let twice = specs
+        .iter()
+        .enumerate()
+        .find(|(at, spec)| specs.iter().take(*at).any(|before| before.remote == spec.remote));
+    if let Some((_, ReverseSpec { remote, .. })) = twice {
+        return Err(CommandError::usage(format!("--reverse: port {remote} of the pod is named twice"))
+            .hint("name another one behind the address here: --reverse 5433:15432"));
+    }
+    Ok(Reverse { specs: specs.to_vec(), say: complain })
 }
 
 /// One connection failed; the others go on.

@@ -16,7 +16,6 @@ use crate::control::{self, Answer, Question};
 use crate::engine::{Difference, local_tree};
 use crate::error::CommandError;
 use crate::installed;
-use crate::mapping;
 use crate::project::Project;
 use crate::report::count;
 use crate::session::{Call, Handle};
@@ -79,8 +78,7 @@ async fn compare(
 ) -> Result<Vec<Difference>, CommandError> {
     let wishes = settings::wishes(&args.sync, args.exe.as_ref(), config, project).of_pod(pod);
     let found = block_in_place(|| Project::find(project));
-    let mut plan = mapping::decide(app, &found, &wishes, true)?;
-    installed::correct(&mut plan, handle, app, &found, &wishes).await?;
+    let plan = installed::decide(handle, app, &found, &wishes).await?;
     let excludes = [config.exclude.clone(), args.exclude.clone()].concat();
     let mut sides = Vec::new();
     for (root, mapping) in (0..).zip(plan.mappings) {

@@ -109,6 +109,7 @@ impl Engine {
             Some(_) => self.restarts.ask(&asked, outcome.batch, first_event, hops),
             None => self.restarts.is_due(),
         };
+        self.chores.touched(&asked);
         self.drain_events()?;
         self.say_synced(outcome, hops, wire_bytes, false, restarts);
         // Where it has been quiet for long enough already the restart goes right behind the commit.
@@ -139,6 +140,7 @@ impl Engine {
 
     pub(super) fn is_quiet(&self) -> bool {
         self.restarts.is_due()
+            && self.chores.are_done()
             && self.roots.iter().filter_map(Root::quiet).all(|q| pace::is_quiet(&q, super::QUIET))
     }
 

@@ -71,6 +71,9 @@ impl Engine {
     /// The restart that the batch and those before it ask for, unless the app does not outlive restarts.
     fn ask_for_restart(&mut self, changed: bool, outcome: &Outcome, since: Instant, hops: Hops) -> bool {
         let owed = std::mem::take(&mut self.owed);
+        if changed {
+            self.chores.touched(&owed);
+        }
         match self.restarts.held() {
             _ if !changed => self.restarts.is_due(),
             Some(why) => {

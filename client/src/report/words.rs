@@ -132,6 +132,18 @@ pub(super) fn said(event: &Event) -> Option<Said> {
         Event::BuildFailed { cause, .. } => {
             warning(format!("{cause}; nothing was sent, the next save builds again"))
         }
+        Event::CommandStarted { command } => plain(format!("running in the container: {command}")),
+        Event::CommandOutput { command, line } => {
+            plain(format!("{} | {}", command.split(' ').next().unwrap_or_default(), plain_line(line)))
+        }
+        Event::CommandEnded { command, ms } => plain(format!("{command}: done in {}", millis(*ms))),
+        Event::CommandFailed { command, cause, hint } => {
+            let text = format!(
+                "{command} failed: {}\nthe app was not restarted, and runs on as it was",
+                plain_line(cause)
+            );
+            warning(with_hint(text, hint.as_deref()))
+        }
         Event::WouldSync { path, change } => plain(format!("would {change} {path}")),
         Event::Ended { reason } => plain(reason.clone()),
         Event::Disconnected { cause } => {

@@ -5,6 +5,8 @@ mod algorithms;
 mod host_key;
 mod identity;
 mod program;
+pub mod reverse;
+mod seat;
 
 use std::future::Future;
 use std::io;
@@ -13,10 +15,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use devsync_protocol::contract::SUBSYSTEM;
-use russh::client::{self, AuthResult, Handle, Msg};
+use devsync_protocol::contract::{SESSION_VARIABLE, SUBSYSTEM};
+use russh::client::{self, AuthResult, ChannelOpenHandle, Handle, Msg};
 use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
-use russh::{Channel, ChannelMsg, ChannelStream, Disconnect};
+use russh::{Channel, ChannelMsg, ChannelOpenFailure, ChannelStream, Disconnect};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -25,9 +27,12 @@ use tokio::time::timeout;
 pub use host_key::{HostKeyError, PinnedKey};
 pub use identity::IdentityError;
 pub use program::program_over;
+pub use reverse::{Reverse, ReverseSpec};
+pub use seat::Seat;
 
 use super::{Link, Transport};
 use identity::Identity;
+use reverse::{Dial, Doors, Line, Unheard};
 
 /// From the first packet to a running subsystem; a passphrase that is asked for does not count.
 const SETUP: Duration = Duration::from_secs(20);
@@ -43,6 +48,10 @@ pub struct SshTarget {
     pub user: String,
     pub identity: PathBuf,
     pub host_key: PinnedKey,
+    /// What this session is called there; empty for none.
+    pub session: String,
+    /// Ports there that lead here.
+    pub reverse: Reverse,
 }
 
 #[derive(Debug, Error)]
@@ -63,6 +72,8 @@ pub enum SshError {
     Subsystem { addr: String },
     #[error("{addr} did not answer within {} s", SETUP.as_secs())]
     Silent { addr: String },
+    #[error("port {} of {addr} cannot lead to {spec} here", spec.remote)]
+    Reverse { addr: String, spec: ReverseSpec, source: Unheard },
     #[error("the SSH connection to {addr} failed")]
     Protocol { addr: String, source: russh::Error },
 }
@@ -85,6 +96,10 @@ impl SshError {
             Self::Agent { identity } => format!("ssh-add {}", identity.display()),
             Self::Subsystem { .. } => "is it a devsync agent, or another SSH server?".to_owned(),
             Self::SessionKey { .. } => "the agent forgot it, so it was restarted: try again".to_owned(),
+            Self::Reverse { spec, .. } => {
+                let other = spec.remote.checked_add(10_000).unwrap_or(spec.remote - 10_000);
+                format!("take another port in the pod, and tell the app: --reverse {spec}:{other}")
+            }
             Self::Silent { .. } | Self::Protocol { .. } => return None,
         })
     }
@@ -93,27 +108,66 @@ impl SshError {
 /// Connects, checks the host key, logs in and starts the subsystem.
 pub async fn connect(target: &SshTarget) -> Result<Transport, SshError> {
     let identity = identity::load(&target.identity).await?;
-    let login = Login { addr: &target.addr, user: &target.user, host_key: &target.host_key };
-    let setup = async {
-        let connect = |source| SshError::Connect { addr: target.addr.clone(), source };
-        let socket = TcpStream::connect(&target.addr).await.map_err(connect)?;
-        socket.set_nodelay(true).map_err(connect)?;
-        login.set_up(socket, identity).await
+    let login = Login {
+        addr: &target.addr,
+        user: &target.user,
+        host_key: &target.host_key,
+        session: &target.session,
     };
-    login.in_time(setup).await
+    let setup = async {
+        let socket = socket(&target.addr).await;
+        let socket = socket.map_err(|source| SshError::Connect { addr: target.addr.clone(), source })?;
+        login.set_up(socket, identity.clone()).await
+    };
+    let transport = login.in_time(setup).await?;
+    let addr = target.addr.clone();
+    let dial: Dial = Box::new(move || {
+        let addr = addr.clone();
+        Box::pin(async move { Ok(Box::new(socket(&addr).await?) as _) })
+    });
+    with_reverse(transport, dial, &login, identity, target.reverse.clone()).await
+}
+
+async fn socket(addr: &str) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect(addr).await?;
+    socket.set_nodelay(true)?;
+    Ok(socket)
+}
+
+/// Opens the line of reversed ports, where some are asked for, to last as long as the transport.
+async fn with_reverse(
+    transport: Transport,
+    dial: Dial,
+    login: &Login<'_>,
+    identity: Identity,
+    reverse: Reverse,
+) -> Result<Transport, SshError> {
+    if reverse.specs.is_empty() {
+        return Ok(transport);
+    }
+    match Line::open(dial, login, identity, reverse).await {
+        Ok(line) => Ok(Transport { link: Box::new(WithLine { ssh: transport.link, line }), ..transport }),
+        Err(error) => {
+            transport.close().await;
+            Err(error)
+        }
+    }
 }
 
 /// As [`connect`], over a stream that leads to the server already, with a key in memory. `name` is what errors call
-/// the server.
+/// the server, `session` what it is told of who this is, `dial` opens another stream to it for reversed ports.
 pub async fn connect_over(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     user: &str,
     key: Arc<PrivateKey>,
     host_key: PinnedKey,
-    name: &str,
+    (name, session): (&str, &str),
+    (dial, reverse): (Dial, Reverse),
 ) -> Result<Transport, SshError> {
-    let login = Login { addr: name, user, host_key: &host_key };
-    login.in_time(login.set_up(stream, Identity::Session(key))).await
+    let login = Login { addr: name, user, host_key: &host_key, session };
+    let identity = Identity::Session(key);
+    let transport = login.in_time(login.set_up(stream, identity.clone())).await?;
+    with_reverse(transport, dial, &login, identity, reverse).await
 }
 
 /// As [`connect_over`], with the key of an identity file.
@@ -122,11 +176,13 @@ pub async fn connect_over_with(
     user: &str,
     identity: &Path,
     host_key: PinnedKey,
-    name: &str,
+    (name, session): (&str, &str),
+    (dial, reverse): (Dial, Reverse),
 ) -> Result<Transport, SshError> {
     let identity = identity::load(identity).await?;
-    let login = Login { addr: name, user, host_key: &host_key };
-    login.in_time(login.set_up(stream, identity)).await
+    let login = Login { addr: name, user, host_key: &host_key, session };
+    let transport = login.in_time(login.set_up(stream, identity.clone())).await?;
+    with_reverse(transport, dial, &login, identity, reverse).await
 }
 
 /// Who logs in where.
@@ -134,6 +190,8 @@ struct Login<'a> {
     addr: &'a str,
     user: &'a str,
     host_key: &'a PinnedKey,
+    /// See [`SshTarget::session`].
+    session: &'a str,
 }
 
 impl Login<'_> {
@@ -147,7 +205,7 @@ impl Login<'_> {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         identity: Identity,
     ) -> Result<Transport, SshError> {
-        let handle = self.connected(stream, identity).await?;
+        let handle = self.connected(stream, identity, None).await?;
         let stream = self.open(&handle).await?;
         let (reader, writer) = tokio::io::split(stream);
         let link = Box::new(Connection(handle));
@@ -159,8 +217,9 @@ impl Login<'_> {
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         identity: Identity,
+        doors: Option<Doors>,
     ) -> Result<Handle<Verifier>, SshError> {
-        let verifier = Verifier { pinned: self.host_key.clone() };
+        let verifier = Verifier { pinned: self.host_key.clone(), doors };
         let config = Arc::new(algorithms::client_config());
         let connected = client::connect_stream(config, stream, verifier).await;
         let mut handle = connected.map_err(|error| error.explain(self))?;
@@ -210,6 +269,7 @@ impl Login<'_> {
     /// A channel on which the subsystem runs.
     async fn open(&self, handle: &Handle<Verifier>) -> Result<ChannelStream<Msg>, SshError> {
         let mut channel: Channel<Msg> = handle.channel_open_session().await.map_err(|e| self.protocol(e))?;
+        self.take_seat(&mut channel, "").await?;
         channel.request_subsystem(true, SUBSYSTEM).await.map_err(|e| self.protocol(e))?;
         loop {
             match channel.wait().await {
@@ -222,6 +282,17 @@ impl Login<'_> {
         }
     }
 
+    /// Says which session this is; returns when the connection that it had before is over. An agent that knows
+    /// nothing of it says no, which is no failure.
+    async fn take_seat(&self, channel: &mut Channel<Msg>, part: &str) -> Result<(), SshError> {
+        if !self.session.is_empty() {
+            let name = format!("{}{part}", self.session);
+            channel.set_env(true, SESSION_VARIABLE, name).await.map_err(|e| self.protocol(e))?;
+            program::answered(channel).await;
+        }
+        Ok(())
+    }
+
     fn protocol(&self, source: russh::Error) -> SshError {
         SshError::Protocol { addr: self.addr.to_owned(), source }
     }
@@ -231,9 +302,11 @@ fn fingerprint(key: &PublicKey) -> String {
     key.fingerprint(HashAlg::Sha256).to_string()
 }
 
-/// Compares the server's key with the pinned one.
+/// Compares the server's key with the pinned one, and takes no channel of the server's that was not asked for.
 struct Verifier {
     pinned: PinnedKey,
+    /// Where connections to reversed ports go.
+    doors: Option<Doors>,
 }
 
 /// Why the connection could not be made; russh's callbacks cannot carry our target.
@@ -270,6 +343,38 @@ impl client::Handler for Verifier {
                 Err(VerifyError::Another { found: "a certificate".to_owned() })
             }
         }
+    }
+
+    async fn server_channel_open_forwarded_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        _: &str,
+        port: u32,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut client::Session,
+    ) -> Result<(), VerifyError> {
+        match &self.doors {
+            Some(doors) => doors.offered(channel, port, reply).await,
+            None => reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await,
+        }
+        Ok(())
+    }
+}
+
+/// A session's connection and the line of its reversed ports.
+struct WithLine {
+    ssh: Box<dyn Link>,
+    line: Line,
+}
+
+impl Link for WithLine {
+    fn close(self: Box<Self>) -> Pin<Box<dyn Future<Output = Option<String>> + Send>> {
+        Box::pin(async move {
+            let Self { ssh, line } = *self;
+            tokio::join!(ssh.close(), line.close()).0
+        })
     }
 }
 

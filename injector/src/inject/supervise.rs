@@ -4,11 +4,12 @@
 use devsync_protocol::contract::annotation::COMMAND;
 use devsync_protocol::contract::{
     INSTALL_CONTAINER, RUN_DIR, RUN_EXEC_COPY, RUN_IN_IMAGE, RUN_INSTALL, RUN_MOUNT, RUN_PROGRAM, RUN_WAIT,
-    STATE_DIR, VOLUME,
+    RUN_WAITED, STATE_DIR, VOLUME, WORKSPACE_SEED_MOUNT, WORKSPACE_WAITED,
 };
 use serde_json::{Value, json};
 
 use super::pod::Pod;
+use super::workspace;
 use crate::agent::drop_null;
 use crate::original::{remove, set};
 use crate::security;
@@ -65,6 +66,7 @@ impl Pod<'_> {
         let mut command = vec![format!("{RUN_MOUNT}/{RUN_PROGRAM}")];
         if self.asked.wait {
             command.push(RUN_WAIT.to_owned());
+            command.extend(self.waited(index));
         }
         // No volume can lie over what is in `/`: its copy in the workspace is started.
         let is_in_root = argv[0].strip_prefix('/').is_some_and(|rest| !rest.contains('/'));
@@ -84,6 +86,13 @@ impl Pod<'_> {
         self.wrapped.push(index);
         let wait = if self.asked.wait { ", and waits for the first sync" } else { "" };
         self.did.push(format!("container {} runs under devsync-run{wait}", self.container_name(index)));
+    }
+
+    /// What was synced outlives a container in a workspace: the next one need not wait.
+    fn waited(&mut self, index: usize) -> Vec<String> {
+        let Some(number) = self.seeded.iter().position(|seeded| *seeded == index) else { return Vec::new() };
+        self.mount(index, workspace::state(number));
+        vec![RUN_WAITED.to_owned(), format!("{WORKSPACE_SEED_MOUNT}/{WORKSPACE_WAITED}")]
     }
 
     /// The init container that brings devsync-run, once, before those that use it. It needs no right at all: the volume

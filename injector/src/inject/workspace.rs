@@ -3,6 +3,7 @@
 
 use devsync_protocol::contract::{
     RUN_MOUNT, RUN_PROGRAM, RUN_SEED, SEED_CONTAINER, WORKSPACE, WORKSPACE_FILES, WORKSPACE_SEED_MOUNT,
+    WORKSPACE_STATE,
 };
 use serde_json::{Value, json};
 
@@ -77,6 +78,11 @@ impl Pod<'_> {
         }
         context
     }
+}
+
+/// Where devsync-run notes that what was synced lies in the volume, out of the app's own directory.
+pub(super) fn state(number: usize) -> Value {
+    json!({"name": numbered(WORKSPACE, number), "mountPath": WORKSPACE_SEED_MOUNT, "subPath": WORKSPACE_STATE})
 }
 
 /// The first has the plain name.

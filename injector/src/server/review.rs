@@ -166,6 +166,9 @@ fn bounded(warnings: Vec<String>) -> Vec<String> {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::security::Level;

@@ -5,9 +5,12 @@ use serde_json::{Value, json};
 
 /// The agent's image as `scripts/images agent` names it.
 pub const AGENT_IMAGE: &str = "localhost/devsync-agent:dev";
+/// The same with tools, as `scripts/images toolbox` names it.
+pub const TOOLBOX_IMAGE: &str = "localhost/devsync-toolbox:dev";
 /// The demo's services as `scripts/images demo` names them: root's files, run as 65532.
 pub const RUST: &str = "localhost/devsync-demo-rust:dev";
 pub const PYTHON: &str = "localhost/devsync-demo-python:dev";
+pub const GO: &str = "localhost/devsync-demo-go:dev";
 pub const NODE: &str = "localhost/devsync-demo-node:dev";
 pub const PYTHON_PACKAGE: &str = "localhost/devsync-demo-python-package:dev";
 /// The service in Rust, its file owned by the user that it runs as.
@@ -50,6 +53,17 @@ pub fn demo(image: &str, replicas: u32, agent: Agent) -> Value {
             "template": {"metadata": {"labels": {"app": "demo"}}, "spec": spec},
         },
     })
+}
+
+/// The same Deployment, its agent the one with tools.
+pub fn with_toolbox(mut demo: Value) -> Value {
+    let containers = demo["spec"]["template"]["spec"]["containers"].as_array_mut();
+    for container in containers.into_iter().flatten() {
+        if container["name"] == contract::AGENT_CONTAINER {
+            container["image"] = json!(TOOLBOX_IMAGE);
+        }
+    }
+    demo
 }
 
 /// Adds the agent's container and its volume to a pod's spec.

@@ -40,6 +40,11 @@ impl Project {
         Self::of("python-package", "src/adder/__init__.py", "= {x + y}\\n", dir)
     }
 
+    /// The service in Go.
+    pub fn go(dir: PathBuf) -> Result<Project> {
+        Self::of("go", "main.go", "= %d\\n", dir)
+    }
+
     fn of(demo: &str, source: &str, old: &'static str, dir: PathBuf) -> Result<Project> {
         copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo").join(demo), &dir)?;
         let source = dir.join(source);
@@ -50,7 +55,7 @@ impl Project {
     /// Saves the source so that the answer names `save`; an empty one is the source as it was.
     pub fn save(&self, save: &str) -> Result<()> {
         let old = self.old;
-        let end = old.find('}').context("a place for the save")? + 1;
+        let end = old.find(['}', 'd']).context("a place for the save")? + 1;
         let changed = self.original.replace(old, &format!("{}{save}{}", &old[..end], &old[end..]));
         ensure!(save.is_empty() || changed != self.original, "{} has no {old}", self.source.display());
         fs::write(&self.source, changed).with_context(|| format!("write {}", self.source.display()))

@@ -1,5 +1,6 @@
 //! A command run to its end, and what it printed.
 
+use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::thread;
@@ -19,13 +20,20 @@ pub struct Said {
 }
 
 impl Said {
-    /// Runs a command to its end; one that hangs is killed.
-    pub fn by(mut command: Command) -> Result<Said> {
-        let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = piped.spawn().with_context(|| format!("start {command:?}"))?;
+    /// Runs a command to its end, without input; one that hangs is killed.
+    pub fn by(command: Command) -> Result<Said> {
+        Self::fed(command, Vec::new())
+    }
+
+    /// The same with `input` on its standard input.
+    pub fn fed(mut command: Command, input: Vec<u8>) -> Result<Said> {
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().with_context(|| format!("start {command:?}"))?;
         let pid = Pid::from_raw(i32::try_from(child.id())?);
+        let mut stdin = child.stdin.take().context("stdin is piped")?;
+        // Both end with the command, which may read less than it is given.
+        thread::spawn(move || stdin.write_all(&input));
         let (done_tx, done) = channel();
-        // Ends with the command.
         thread::spawn(move || done_tx.send(child.wait_with_output()));
         let Ok(output) = done.recv_timeout(PATIENCE) else {
             kill(pid, Signal::SIGKILL)?;

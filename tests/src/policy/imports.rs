@@ -32,11 +32,6 @@ pub const ONLY_IN: &[OnlyIn] = &[
         why: "SSH ends where the protocol begins",
     },
     OnlyIn {
-        dependency: "russh-sftp",
-        packages: &["devsync-agent"],
-        why: "files of an app are served from its root alone",
-    },
-    OnlyIn {
         dependency: "axum",
         packages: &["devsync-injector"],
         why: "the webhook is the only HTTP server",

@@ -4,11 +4,13 @@
 mod bad;
 mod container;
 mod loss;
+mod on_change;
 mod places;
 mod pull;
 mod python;
 mod reconnect;
 mod relay;
+mod reverse;
 mod rig;
 mod ssh;
 mod supervised;

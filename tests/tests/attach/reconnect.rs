@@ -1,6 +1,7 @@
 //! The session is lost while an attach runs: another one goes on, and nothing that was saved meanwhile is lost.
 
 use std::fs;
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -242,6 +243,43 @@ fn a_link_that_swallows_everything_is_replaced() -> Result<()> {
     relay.heal();
     attach.event("reconnected")?;
     attach.event_where("synced", |e| e["files"] == 1)?;
+    rig.run(&["verify"])?.code(0)?;
+    assert_eq!(attach.stop()?.code(), Some(0));
+    Ok(())
+}
+
+/// The agent takes the lost session for a living one, and would hold the target and the port for it.
+#[test]
+#[ignore = "needs: root"]
+fn a_client_takes_its_own_place_after_a_silent_cut() -> Result<()> {
+    let rig = Rig::new()?;
+    let app = rig.app()?;
+    let server = Server::start(&rig, &app)?;
+    let relay = Relay::start(server.address()?)?;
+    let service = TcpListener::bind("127.0.0.1:0")?;
+    let there = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let reverse = format!("{}:{}", service.local_addr()?.port(), there.port());
+    let words = ["--restart", "none", "--reverse", &reverse];
+    let mut attach = server.attach_through(&rig, &relay.target(), &words)?;
+    attach.first_sync()?;
+    relay.strand();
+    fs::write(rig.laptop.join("new.txt"), "new")?;
+    let lost = attach.event("disconnected")?;
+    ensure!(lost["cause"].as_str().is_some_and(|c| c.contains("said nothing")), "{lost}");
+    let first = attach.event("reconnecting")?;
+    ensure!(first["attempt"] == 1, "{first}");
+    // At the first try: the old session is not waited for.
+    attach.event_but("reconnected", "reconnecting")?;
+    attach.event_where("synced", |e| e["files"] == 1)?;
+    let _app_side = TcpStream::connect(there)?;
+    service.accept()?;
+    // Another client with the same key is another client.
+    let identity = rig.other("id");
+    let identity = identity.to_str().context("a name")?;
+    let login =
+        ["attach", &relay.target(), "--identity", identity, "--host-key", server.host_key(), "--once"];
+    rig.run(&login)?.code(1)?.says(&["hint: "])?;
+    ensure!(attach.ended()?.is_none(), "it ended the first one");
     rig.run(&["verify"])?.code(0)?;
     assert_eq!(attach.stop()?.code(), Some(0));
     Ok(())

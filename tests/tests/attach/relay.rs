@@ -23,6 +23,9 @@ struct Orders {
     left: AtomicU64,
     cuts: AtomicU64,
     swallow: AtomicBool,
+    /// Connections so far, and those of them that are silent for good.
+    count: AtomicU64,
+    stranded: AtomicU64,
     over: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
 }
@@ -69,6 +72,11 @@ impl Relay {
         self.orders.swallow.store(true, Ordering::Relaxed);
     }
 
+    /// Nothing of the connections so far arrives, not even their end; new ones work.
+    pub(crate) fn strand(&self) {
+        self.orders.stranded.store(self.orders.count.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     /// New connections work again; those from before are gone.
     pub(crate) fn heal(&self) {
         self.orders.close_all();
@@ -98,19 +106,22 @@ impl Orders {
             .unwrap_or_else(PoisonError::into_inner)
             .extend([client.try_clone()?, server.try_clone()?]);
         let (up, down) = (self.clone(), self.clone());
+        let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         let (from_client, to_server) = (client.try_clone()?, server.try_clone()?);
-        thread::spawn(move || up.pump(from_client, to_server, true));
-        thread::spawn(move || down.pump(server, client, false));
+        thread::spawn(move || up.pump(from_client, to_server, number, true));
+        thread::spawn(move || down.pump(server, client, number, false));
         Ok(())
     }
 
-    fn pump(&self, mut from: TcpStream, mut to: TcpStream, counts: bool) {
+    fn pump(&self, mut from: TcpStream, mut to: TcpStream, number: u64, counts: bool) {
         let mut buffer = vec![0; 64 * 1024];
-        while let Ok(len @ 1..) = from.read(&mut buffer) {
+        loop {
+            let read = from.read(&mut buffer);
             // Not even read, as by a peer that is away.
-            while self.swallow.load(Ordering::Relaxed) && !self.over.load(Ordering::Relaxed) {
+            while self.is_silent(number) && !self.over.load(Ordering::Relaxed) {
                 thread::sleep(LOOK);
             }
+            let Ok(len @ 1..) = read else { break };
             if counts && self.is_last(len as u64) {
                 break;
             }
@@ -120,6 +131,10 @@ impl Orders {
         }
         let _ = from.shutdown(Shutdown::Both);
         let _ = to.shutdown(Shutdown::Both);
+    }
+
+    fn is_silent(&self, number: u64) -> bool {
+        self.swallow.load(Ordering::Relaxed) || number <= self.stranded.load(Ordering::Relaxed)
     }
 
     /// Whether the cut comes within the next `len` bytes.

@@ -48,6 +48,10 @@ impl Server {
         Ok(self.target.strip_prefix("ssh/").context("an address")?.parse()?)
     }
 
+    pub(crate) fn host_key(&self) -> &str {
+        &self.host_key
+    }
+
     /// Ends it without a word.
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.agent.kill()?;

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use devsync_tests::attach::Attach;
+use devsync_tests::cluster::manifests::{self, Agent};
 use devsync_tests::cluster::namespace::{self, Namespace};
 use devsync_tests::cluster::project::{Project, QUESTION, answer};
 
@@ -30,6 +31,28 @@ pub(crate) fn in_namespace(test: impl FnOnce(&Namespace) -> Result<()>) -> Resul
 fn save_arrives(namespace: &Namespace, project: &Project, pods: &[String], save: &str) -> Result<()> {
     project.save(save)?;
     pods.iter().try_for_each(|pod| namespace.answers(pod, QUESTION, &answer(save)))
+}
+
+/// Attaches with no flag and no file of settings to one pod of an image, saves twice, and leaves.
+fn two_saves(image: &str, agent: Agent, copy: impl FnOnce(PathBuf) -> Result<Project>) -> Result<()> {
+    in_namespace(|namespace| {
+        namespace.deploy(&manifests::demo(image, 1, agent).to_string(), "demo")?;
+        let pod = namespace.pod("demo")?;
+        ensure!(namespace.get(&pod, 8080, QUESTION)? == answer(""));
+        let project = copy(namespace.path("adder"))?;
+        let mut attach = namespace.attach(&project, &["attach", "deploy/demo"])?;
+        attach.first_sync()?;
+        for save in [" (one)", " (two)"] {
+            save_arrives(namespace, &project, std::slice::from_ref(&pod), save)?;
+        }
+        namespace.run(&project, &["verify"])?.code(0)?;
+        stop(attach)?;
+        namespace.run(&project, &["verify", "deploy/demo"])?.code(0)?;
+        ensure!(namespace.pod("demo")? == pod, "the pod was replaced");
+        ensure!(namespace.restarts("demo")? == 0, "a container was started again");
+        ensure!(namespace.get(&pod, 8080, QUESTION)? == answer(" (two)"), "the app runs on");
+        Ok(())
+    })
 }
 
 /// Ends an attach as Ctrl-C does.

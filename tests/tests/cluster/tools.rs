@@ -1,6 +1,8 @@
 //! The tools against pods: `exec`, `ssh-config`, `shell`, `debug`; what they share.
 
+mod debug;
 mod exec;
+mod shell;
 
 use std::path::PathBuf;
 

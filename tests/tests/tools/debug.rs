@@ -1,84 +1,24 @@
 //! `devsync debug` with real debuggers: a breakpoint by line hits, a variable reads right, the app serves on.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Lines};
-use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use devsync_tests::app::App;
-use serde_json::Value;
+use devsync_tests::debugger::{Asking, Debug, dlv, gdb, line_of};
 
-use crate::rig::{Rig, both, demo, line_of};
+use crate::rig::{Rig, both, demo};
 
-/// Seconds that a debugger's script may take.
-const PATIENCE: &str = "60";
-
-/// A `devsync debug` that listens, and ends with its first debugger.
-struct Debug {
-    child: Child,
-    events: Lines<BufReader<ChildStdout>>,
-    port: u64,
+fn debug(rig: &Rig, app: &App, words: &[&str]) -> Result<Debug> {
+    let target = format!("pid/{}", app.pid());
+    Debug::start(rig.command(&Debug::words(&target, words)))
 }
 
-impl Debug {
-    fn start(rig: &Rig, app: &App, words: &[&str]) -> Result<Debug> {
-        let target = format!("pid/{}", app.pid());
-        let words = [&["debug", &target, "--once", "-o", "json", "--port", "0"], words].concat();
-        let mut child = rig.command(&words).stdout(Stdio::piped()).spawn()?;
-        let events = BufReader::new(child.stdout.take().context("piped")?).lines();
-        let mut debug = Debug { child, events, port: 0 };
-        let first = debug.event("listening")?;
-        debug.port = first["port"].as_u64().with_context(|| format!("a port in {first}"))?;
-        Ok(debug)
-    }
-
-    fn event(&mut self, name: &str) -> Result<Value> {
-        loop {
-            let line = self.events.next().with_context(|| format!("no event {name}"))??;
-            let event: Value = serde_json::from_str(&line)?;
-            if event["event"] == name {
-                return Ok(event);
-            }
-        }
-    }
-
-    fn ends_well(mut self) -> Result<()> {
-        self.event("detached")?;
-        let status = self.child.wait()?;
-        ensure!(status.success(), "debug ended with {status}");
-        Ok(())
-    }
-}
-
-/// Asks again and again, from before a debugger is there until this is dropped; what a stopped app does not answer in
-/// time is asked again.
-struct Asking {
-    over: Arc<AtomicBool>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Asking {
-    fn start(app: &App) -> Asking {
-        let over = Arc::new(AtomicBool::new(false));
-        let (mut client, until) = (app.client(), Arc::clone(&over));
-        let thread = thread::spawn(move || {
-            while !until.load(Ordering::Relaxed) {
-                let _ = client.get("/add/40/2");
-            }
-        });
-        Asking { over, thread: Some(thread) }
-    }
-}
-
-impl Drop for Asking {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        let _ = self.thread.take().map(thread::JoinHandle::join);
-    }
+fn asking(app: &App) -> Asking {
+    let mut client = app.client();
+    Asking::start(move || drop(client.get("/add/40/2")))
 }
 
 fn serves_free(app: &App) -> Result<()> {
@@ -88,23 +28,6 @@ fn serves_free(app: &App) -> Result<()> {
         ensure!(app.client().get("/add/2/3")?.contains("2 + 3 = 5"));
     }
     Ok(())
-}
-
-fn gdb(symbols: &Path, port: u64, words: &[&str]) -> Command {
-    let mut gdb = Command::new("timeout");
-    gdb.args([
-        "--foreground",
-        PATIENCE,
-        "gdb",
-        "-batch",
-        "-nx",
-        "-iex",
-        "set sysroot",
-        "-ex",
-        &format!("target remote 127.0.0.1:{port}"),
-    ]);
-    gdb.args(words.iter().flat_map(|word| ["-ex", word])).arg(symbols).stdin(Stdio::null());
-    gdb
 }
 
 /// Kills what `timeout` runs, as nothing that could say good-bye.
@@ -120,9 +43,9 @@ fn gdb_stops_at_a_line_of_a_scratch_app_and_lets_go() -> Result<()> {
     let rig = Rig::new()?;
     let symbols = rig.rust()?;
     let app = rig.start(&symbols)?;
-    let debug = Debug::start(&rig, &app, &["--symbols", &symbols.to_string_lossy()])?;
+    let debug = debug(&rig, &app, &["--symbols", &symbols.to_string_lossy()])?;
     let line = line_of(&demo("rust/src/main.rs"), "x.checked_add(y)")?;
-    let asking = Asking::start(&app);
+    let asking = asking(&app);
     let stop = format!("break main.rs:{line}");
     let output =
         gdb(&symbols, debug.port, &[&stop, "continue", "print path", "info args", "detach"]).output()?;
@@ -139,7 +62,7 @@ fn a_lost_gdb_leaves_no_breakpoint_in_the_app() -> Result<()> {
     let rig = Rig::new()?;
     let symbols = rig.rust()?;
     let app = rig.start(&symbols)?;
-    let debug = Debug::start(&rig, &app, &["--symbols", &symbols.to_string_lossy()])?;
+    let debug = debug(&rig, &app, &["--symbols", &symbols.to_string_lossy()])?;
     let line = line_of(&demo("rust/src/main.rs"), "x.checked_add(y)")?;
     let stop = format!("break main.rs:{line}");
     let mut gdb = gdb(&symbols, debug.port, &["set debug remote 1", &stop, "continue"])
@@ -166,17 +89,12 @@ fn a_lost_gdb_leaves_no_breakpoint_in_the_app() -> Result<()> {
 fn delve_stops_at_a_line_of_a_scratch_app_and_lets_go() -> Result<()> {
     let rig = Rig::new()?;
     let app = rig.start(&rig.go()?)?;
-    let debug = Debug::start(&rig, &app, &[])?;
+    let debug = debug(&rig, &app, &[])?;
     let line = line_of(&demo("go/main.go"), "fmt.Fprintf(w")?;
-    let script = rig.path("init.dlv");
-    fs::write(&script, format!("break main.go:{line}\ncontinue\nprint sum\nclearall\nexit\n"))?;
-    let asking = Asking::start(&app);
-    let mut dlv = Command::new("timeout");
-    dlv.args([PATIENCE, "dlv", "connect"])
-        .arg(format!("127.0.0.1:{}", debug.port))
-        .arg("--init")
-        .arg(&script);
-    let output = dlv.env("HOME", rig.dir.path()).stdin(Stdio::null()).output()?;
+    let asking = asking(&app);
+    let stop = format!("break main.go:{line}");
+    let output =
+        dlv(rig.dir.path(), debug.port, &[&stop, "continue", "print sum", "clearall", "exit"])?.output()?;
     let said = both(&output);
     ensure!(said.contains("main.add") && said.contains("42"), "{said}");
     debug.ends_well()?;
@@ -198,7 +116,7 @@ fn what_cannot_be_debugged_is_told_and_left_alone() -> Result<()> {
     let ids = said.split(|c: char| !c.is_ascii_hexdigit()).filter(|word| word.len() == 40).count();
     ensure!(ids == 2, "{said}");
     // A debugger that is there already: who.
-    let debug = Debug::start(&rig, &app, &[])?;
+    let debug = debug(&rig, &app, &[])?;
     // Its input stays open, so it waits for a person.
     let mut gdb = Command::new("gdb");
     gdb.args(["-nx", "-q", "-ex", &format!("target remote 127.0.0.1:{}", debug.port)]).arg(&symbols);

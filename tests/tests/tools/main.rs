@@ -1,5 +1,7 @@
 //! The tools with a process of this machine, and the real programs beside them: gdb, Delve, OpenSSH.
 
 mod debug;
+mod doctor;
+mod ps;
 mod rig;
 mod ssh;

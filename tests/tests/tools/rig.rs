@@ -73,13 +73,6 @@ pub(crate) fn demo(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo").join(name)
 }
 
-/// The number of the first line that contains `text`.
-pub(crate) fn line_of(file: &Path, text: &str) -> Result<usize> {
-    let source = fs::read_to_string(file)?;
-    let line = source.lines().position(|line| line.contains(text));
-    Ok(line.with_context(|| format!("no {text:?} in {}", file.display()))? + 1)
-}
-
 pub(crate) fn succeeds(command: &mut Command) -> Result<Output> {
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("start {command:?}"))?;
     ensure!(output.status.success(), "{command:?}: {}", both(&output));

@@ -12,6 +12,7 @@ use crate::connect::Route;
 use crate::control::Desk;
 use crate::error::{CommandError, Kind};
 use crate::report::{Event, Reporter};
+use crate::transport::ssh::Seat;
 
 /// Keeps every pod in step until it is told to stop. A pod that fails does not end the others; with `--once` and at
 /// the end the first failure is that of all.
@@ -125,7 +126,7 @@ impl Fleet {
             let target = TargetWord::Workload { kind: WorkloadKind::Pod, name: pod.pod.clone() };
             let one = One {
                 name: pod.pod.clone(),
-                route: Route { target, ..self.all.route.clone() },
+                route: Route { target, seat: Seat::default(), ..self.all.route.clone() },
                 settings: self.all.settings.clone(),
                 add: self.all.add.clone(),
             };

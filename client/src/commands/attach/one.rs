@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use devsync_protocol::message::{AutoRestart, Reply, Request};
+use devsync_protocol::message::AutoRestart;
 use devsync_protocol::restart::RestartMode;
 use devsync_protocol::target::TargetReport;
 use tokio::sync::mpsc;
@@ -17,11 +17,11 @@ use crate::control::{Desk, Seat};
 use crate::engine::{Board, End, Engine, InCluster, Job};
 use crate::error::CommandError;
 use crate::installed;
-use crate::mapping::{self, Plan};
+use crate::mapping::Plan;
 use crate::project::Project;
 use crate::report::{AppFacts, Event, Reporter};
 use crate::rule::RestartRules;
-use crate::session::{Call, Handle, Session};
+use crate::session::{Handle, Session};
 use crate::settings::Settings;
 
 /// How long an orderly end may take.
@@ -106,6 +106,10 @@ async fn attach(
         connected = connect(&route) => connected?,
         () = stop.cancelled() => return Ok(()),
     };
+    for spec in &route.reverse.specs {
+        let there = pod.as_ref().map_or_else(|| route.target.to_string(), ToString::to_string);
+        reporter.event(&Event::Step { text: format!("port {} of {there} → {spec} here", spec.remote) });
+    }
     if let Some(pod) = &pod {
         tokio::select! {
             () = say_if_mixed(&route, pod, &mut reporter) => {}
@@ -191,16 +195,8 @@ async fn plan(
 ) -> Result<(App, Plan), CommandError> {
     let app = App::new(target);
     let project = tokio::task::block_in_place(|| Project::find(&settings.project));
-    let has_loader = match mapping::loader(&app.machine) {
-        None => true,
-        Some(path) => match handle.call(Call::Exists, &Request::Exists { paths: vec![path] }).await? {
-            Reply::Exists { found } => found.first().copied().unwrap_or(true),
-            _ => true,
-        },
-    };
     let wishes = settings.wishes.of_pod(pod);
-    let mut plan = mapping::decide(&app, &project, &wishes, has_loader)?;
-    installed::correct(&mut plan, handle, &app, &project, &wishes).await?;
+    let plan = installed::decide(handle, &app, &project, &wishes).await?;
     if let Some(question) = plan.confirm.as_ref().filter(|_| !yes) {
         match crate::ask::confirm(question).await {
             Some(true) => {}
@@ -227,7 +223,7 @@ fn job(
     app: App,
     plan: Plan,
 ) -> Job {
-    let Settings { project, excludes, options, rules, grace, .. } = settings;
+    let Settings { project, excludes, options, rules, grace, on_change, .. } = settings;
     Job {
         target: route.name(),
         route,
@@ -238,6 +234,7 @@ fn job(
         options,
         rules: RestartRules::new(&rules, plan.restart),
         grace,
+        on_change,
         build: plan.build,
         builds: shared.builds.clone(),
         began: shared.began,

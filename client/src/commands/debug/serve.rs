@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, copy};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
@@ -82,11 +82,14 @@ async fn carry(session: &Session, stream: TcpStream, signals: &mut Signals) -> R
     });
     let gone = {
         let mut stdin = stdin.ok_or_else(|| CommandError::new("the debugger came without its input"))?;
-        tokio::select! {
+        let gone = tokio::select! {
             _ = copy(&mut from, &mut stdin) => Gone::Debugger,
             _ = copy(&mut stdout, &mut to) => Gone::Debugger,
             () = signals.next() => Gone::Us,
-        }
+        };
+        // That it is dropped is not seen at the other end of pods/exec; an error is a debugger that has ended.
+        let _ = stdin.shutdown().await;
+        gone
     };
     // Its input is closed now; what it still says is read, so that it never waits for us.
     let rest = tokio::spawn(async move { copy(&mut stdout, &mut tokio::io::sink()).await });

@@ -49,7 +49,8 @@ impl IdentityError {
 }
 
 /// How to sign.
-pub(super) enum Identity {
+#[derive(Clone)]
+pub(crate) enum Identity {
     File(PathBuf, Arc<PrivateKey>),
     /// The file's key is in ssh-agent.
     Agent(PathBuf, PublicKey),

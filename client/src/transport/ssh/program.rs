@@ -27,9 +27,9 @@ pub async fn program_over(
     name: &str,
     wish: &Wish,
 ) -> Result<Program, CommandError> {
-    let login = Login { addr: name, user: "dev", host_key };
+    let login = Login { addr: name, user: "dev", host_key, session: "" };
     let started = login.in_time(async {
-        let handle = login.connected(stream, Identity::Session(key)).await?;
+        let handle = login.connected(stream, Identity::Session(key), None).await?;
         let channel = handle.channel_open_session().await.map_err(|e| login.protocol(e))?;
         start(&login, channel, wish).await.map(|started| (handle, started))
     });
@@ -75,7 +75,7 @@ async fn start(
     Ok(answered(&mut channel).await.then_some(channel))
 }
 
-async fn answered(channel: &mut Channel<Msg>) -> bool {
+pub(super) async fn answered(channel: &mut Channel<Msg>) -> bool {
     loop {
         match channel.wait().await {
             Some(ChannelMsg::Success) => return true,

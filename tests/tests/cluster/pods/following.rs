@@ -1,6 +1,11 @@
 //! What was lost is found again: connections, agents, pods, the API server. Work goes on where it was.
 
+use std::fs;
+use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use devsync_protocol::contract;
@@ -128,4 +133,47 @@ fn a_deleted_pods_replacement_has_what_the_laptop_has_and_the_mark() -> Result<(
             Ok(marks.filter(|marks| marks[contract::ATTACHED_BY].is_string()).map(|_| ()))
         })
     })
+}
+
+#[test]
+#[ignore = "needs: cluster"]
+fn a_credential_plugin_is_asked_once_for_an_attach() -> Result<()> {
+    in_namespace(|namespace| {
+        deploy(namespace)?;
+        let calls = namespace.path("calls");
+        plugin(namespace, &calls)?;
+        let project = Project::copy(Language::Python, namespace.path("adder"))?;
+        let mut attach = namespace.attach(&project, &["attach", "deploy/demo"])?;
+        attach.first_sync()?;
+        stop(attach)?;
+        let calls = fs::read_to_string(&calls)?.lines().count();
+        ensure!(calls == 1, "the plugin ran {calls} times");
+        Ok(())
+    })
+}
+
+/// The laptop's user logs in by a program that writes a line for each time it runs.
+fn plugin(namespace: &Namespace, calls: &Path) -> Result<()> {
+    let mut config = namespace.laptop.json(&["config", "view", "--raw"])?;
+    let user = config["users"][0].clone();
+    let data = |name: &str| user["user"][name].as_str().map(str::to_owned);
+    let decoded = |name: &str| -> Result<Option<String>> {
+        let Some(text) = data(name) else { return Ok(None) };
+        let mut command = std::process::Command::new("base64");
+        let mut child = command.arg("-d").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        child.stdin.take().context("stdin is piped")?.write_all(text.as_bytes())?;
+        Ok(Some(String::from_utf8(child.wait_with_output()?.stdout)?))
+    };
+    let status = json!({"token": data("token"), "clientCertificateData": decoded("client-certificate-data")?,
+                        "clientKeyData": decoded("client-key-data")?});
+    let credential = json!({"apiVersion": "client.authentication.k8s.io/v1beta1", "kind": "ExecCredential", "status": status});
+    let (answer, program) = (namespace.path("credential.json"), namespace.path("plugin"));
+    fs::write(&answer, credential.to_string())?;
+    let text = format!("#!/bin/sh\necho asked >>{}\ncat {}\n", calls.display(), answer.display());
+    fs::write(&program, text)?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700))?;
+    // Not by `kubectl config`: one that was built with Go 1.18 and later walks into its own memory there.
+    config["users"][0]["user"] = json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1beta1",
+                                                 "command": program}});
+    fs::write(namespace.laptop.kubeconfig(), config.to_string()).context("write the kubeconfig")
 }

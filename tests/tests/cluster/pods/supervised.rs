@@ -19,11 +19,26 @@ pub(super) fn scratch() -> Value {
 }
 
 /// Changes the project's source by hand.
-fn edit(project: &Project, old: &str, new: &str) -> Result<()> {
+pub(super) fn edit(project: &Project, old: &str, new: &str) -> Result<()> {
     let source = project.dir.join("src/main.rs");
     let text = fs::read_to_string(&source)?;
     ensure!(text.contains(old), "no {old:?} in the source");
     Ok(fs::write(&source, text.replace(old, new))?)
+}
+
+/// Waits for the pod whose app devsync-run holds until its first sync.
+pub(super) fn holding(namespace: &Namespace) -> Result<String> {
+    let pod = namespace.until("a pod whose containers run", || {
+        let Some(pod) = namespace.pods("demo")?.into_iter().next() else { return Ok(None) };
+        let statuses = pod["status"]["containerStatuses"].as_array().cloned().unwrap_or_default();
+        let run = statuses.len() == 2 && statuses.iter().all(|s| !s["state"]["running"].is_null());
+        Ok(run.then_some(pod["metadata"]["name"].as_str().unwrap_or_default().to_owned()))
+    })?;
+    namespace.until("word that it waits", || {
+        let log = namespace.kubectl.run(&["logs", &pod, "--container", "app"])?;
+        Ok(log.contains("is not started before its first sync").then_some(()))
+    })?;
+    Ok(pod)
 }
 
 fn crashes_and_serves(namespace: &Namespace) -> Result<()> {
@@ -63,14 +78,7 @@ fn a_bad_save_is_shown_and_the_next_one_serves_in_the_same_container() -> Result
 fn an_app_that_waits_is_started_by_its_first_sync() -> Result<()> {
     in_namespace(|namespace| {
         namespace.apply_injected(&scratch().to_string(), &["--wait"])?;
-        let pod = namespace.until("a pod whose containers run", || {
-            let Some(pod) = namespace.pods("demo")?.into_iter().next() else { return Ok(None) };
-            let statuses = pod["status"]["containerStatuses"].as_array().cloned().unwrap_or_default();
-            let run = statuses.len() == 2 && statuses.iter().all(|s| !s["state"]["running"].is_null());
-            Ok(run.then_some(pod["metadata"]["name"].as_str().unwrap_or_default().to_owned()))
-        })?;
-        let log = namespace.kubectl.run(&["logs", &pod, "--container", "app"])?;
-        ensure!(log.contains("is not started before its first sync"), "{log}");
+        let pod = holding(namespace)?;
         ensure!(namespace.get(&pod, 8080, QUESTION).is_err(), "it runs already");
         let project = Project::copy(Language::Rust, namespace.path("adder"))?;
         project.save(" (first)")?;
