@@ -103,7 +103,7 @@ fn restart_status_and_verify_work_on_a_pod() -> Result<()> {
         let pod = namespace.pod("demo")?;
         let project = Project::copy(Language::Python, namespace.path("adder"))?;
         // What the image does not have.
-        for file in ["Dockerfile", "test_adder.py"] {
+        for file in ["Dockerfile", ".flake8", "test_adder.py"] {
             std::fs::remove_file(project.dir.join(file))?;
         }
         // With no attach each of them finds its own way.
