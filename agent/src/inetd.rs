@@ -3,14 +3,13 @@
 //! where the protocol lets a server say what it likes.
 
 use std::io::{self, Write};
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use thiserror::Error;
 use tokio::io::{AsyncWriteExt, copy};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::serve::sessions;
@@ -81,15 +80,11 @@ pub fn run(args: InetdArgs) -> Result<(), InetdError> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).enable_all().build().map_err(failed("start the runtime"))?;
     let served = runtime.block_on(async {
-        // The server knows how to serve a socket: one that only this key's holder gets past the login of.
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(failed("listen"))?;
-        let address = listener.local_addr().map_err(failed("listen"))?;
+        // Not the two themselves: they may be pipes or files, which cannot be asked whether they are ready, nor cut.
+        let (stream, servers) = UnixStream::pair().map_err(failed("make a pair of sockets"))?;
         let shutdown = CancellationToken::new();
-        let server = tokio::spawn(ssh::serve(config, listener, session, shutdown.clone()));
-        let carried = match TcpStream::connect(address).await {
-            Ok(stream) => carry(stream).await,
-            Err(error) => Err(error),
-        };
+        let server = tokio::spawn(ssh::serve_one(config, servers, session, shutdown.clone()));
+        let carried = carry(stream).await;
         shutdown.cancel();
         let _ = server.await;
         carried.map_err(failed("carry the connection"))
@@ -100,8 +95,7 @@ pub fn run(args: InetdArgs) -> Result<(), InetdError> {
 }
 
 /// Joins standard input and output with the server, until the server closes, or for a moment after the client did.
-async fn carry(stream: TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+async fn carry(stream: UnixStream) -> io::Result<()> {
     let (mut from, mut to) = stream.into_split();
     let answers = async {
         let mut out = tokio::io::stdout();

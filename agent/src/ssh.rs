@@ -25,13 +25,13 @@ mod throttle;
 
 use std::fmt;
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use russh::keys::PublicKey;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -43,6 +43,7 @@ pub use channel::Stop;
 pub use host_key::{HostKey, HostKeyError};
 use key_options::Rights;
 pub use registered::{Grant, Registered};
+use socket::Stream;
 
 /// Wait after a failed accept (out of descriptors, mostly), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -157,6 +158,24 @@ struct Shared {
 }
 
 impl Shared {
+    fn new(config: SshConfig, session: Arc<SessionFn>) -> Self {
+        let limits = config.limits;
+        Self {
+            russh: Arc::new(algorithms::server_config(config.host_key.private(), &limits)),
+            authorized: config.authorized_keys.map(AuthorizedKeys::new),
+            registered: config.registered,
+            lobby: lobby::Lobby::new(limits.unauthenticated, limits.unauthenticated_per_source),
+            penalties: penalty::Penalties::default(),
+            lingering: Semaphore::new(LINGERING),
+            seats: Arc::default(),
+            sessions: Arc::new(Semaphore::new(limits.sessions)),
+            session,
+            target: config.target,
+            open_forwards: config.open_forwards,
+            limits,
+        }
+    }
+
     /// May this key log in from there, and what is it good for? A registered key needs no line in the file.
     fn check(&self, key: &PublicKey, source: IpAddr) -> Result<(Option<Arc<Grant>>, Rights), Refusal> {
         if let Some(grant) = self.registered.find(key, Instant::now()) {
@@ -181,21 +200,7 @@ pub async fn serve(
     session: Arc<SessionFn>,
     shutdown: CancellationToken,
 ) {
-    let limits = config.limits;
-    let shared = Arc::new(Shared {
-        russh: Arc::new(algorithms::server_config(config.host_key.private(), &limits)),
-        authorized: config.authorized_keys.map(AuthorizedKeys::new),
-        registered: config.registered,
-        lobby: lobby::Lobby::new(limits.unauthenticated, limits.unauthenticated_per_source),
-        penalties: penalty::Penalties::default(),
-        lingering: Semaphore::new(LINGERING),
-        seats: Arc::default(),
-        sessions: Arc::new(Semaphore::new(limits.sessions)),
-        session,
-        target: config.target,
-        open_forwards: config.open_forwards,
-        limits,
-    });
+    let shared = Arc::new(Shared::new(config, session));
     let mut connections = JoinSet::new();
     let most = shared.limits.unauthenticated + shared.limits.sessions + LINGERING + LEAVING;
     loop {
@@ -206,7 +211,7 @@ pub async fn serve(
                     let (shared, shutdown) = (Arc::clone(&shared), shutdown.child_token());
                     // Here, so that the order is that of their coming.
                     let ticket = shared.lobby.enter(address.ip());
-                    connections.spawn(connection::run(socket, address, ticket, shared, shutdown));
+                    connections.spawn(connection::run(Stream::Tcp(socket), address, ticket, shared, shutdown));
                 }
                 None => break,
             },
@@ -216,6 +221,20 @@ pub async fn serve(
     while let Some(joined) = connections.join_next().await {
         seen(joined);
     }
+}
+
+/// Serves the one connection of a client that has the other end of a socket pair, until it ends or `shutdown`.
+pub async fn serve_one(
+    config: SshConfig,
+    stream: UnixStream,
+    session: Arc<SessionFn>,
+    shutdown: CancellationToken,
+) {
+    let shared = Arc::new(Shared::new(config, session));
+    // It is on this machine, and has no port.
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let ticket = shared.lobby.enter(address.ip());
+    connection::run(Stream::Unix(stream), address, ticket, shared, shutdown).await;
 }
 
 /// A connection's task that panicked is a bug, and must not look like an end.

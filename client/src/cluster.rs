@@ -25,6 +25,7 @@ mod neighbour;
 mod obstacles;
 mod ports;
 mod proxy;
+mod replace;
 mod revive;
 mod rollout;
 mod sidecar;

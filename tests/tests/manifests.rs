@@ -1,4 +1,4 @@
-//! The webhook's manifests: the Helm chart has what the kustomize base has.
+//! The webhook's manifests: the Helm chart has what the kustomize base has, and its schema refuses what is wrong.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -97,5 +97,52 @@ fn values_of_the_chart_arrive() -> Result<()> {
     let webhook = named(&chart, "MutatingWebhookConfiguration")?;
     ensure!(webhook["metadata"]["name"] == "devsync-injector-team-a");
     ensure!(webhook.to_string().contains(r#"{"key":"team","operator":"In","values":["a"]}"#));
+    Ok(())
+}
+
+/// What a JSON Schema validator, the one of Debian, says of the chart's values.
+fn judged(change: impl FnOnce(&mut Value)) -> Result<Result<(), String>> {
+    let mut values: Value =
+        serde_saphyr::from_str(&std::fs::read_to_string(manifests("helm/devsync/values.yaml"))?)?;
+    change(&mut values);
+    let script = "import json, sys, jsonschema\n\
+                  schema = json.load(open(sys.argv[1]))\n\
+                  jsonschema.Draft7Validator.check_schema(schema)\n\
+                  errors = jsonschema.Draft7Validator(schema).iter_errors(json.load(sys.stdin))\n\
+                  print('\\n'.join(error.message for error in errors), end='')";
+    let mut python = Command::new("/usr/bin/python3");
+    python.args(["-c", script]).arg(manifests("helm/devsync/values.schema.json"));
+    let mut child = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("start python3")?;
+    child.stdin.take().context("stdin is piped")?.write_all(values.to_string().as_bytes())?;
+    let output = child.wait_with_output()?;
+    ensure!(output.status.success(), "the validator ended with {}", output.status);
+    let said = String::from_utf8(output.stdout)?;
+    Ok(if said.is_empty() { Ok(()) } else { Err(said) })
+}
+
+#[test]
+#[ignore = "needs: python3-jsonschema"]
+fn the_chart_s_schema_takes_its_own_values_and_refuses_wrong_ones() -> Result<()> {
+    judged(|_| ())?.map_err(|said| anyhow::anyhow!("its own values: {said}"))?;
+    judged(|values| values["onlyNamespaces"] = json!({"team": "a"}))?
+        .map_err(|said| anyhow::anyhow!(said))?;
+    let wrong: [(&str, Value, &str); 6] = [
+        ("/image", json!(""), "''"),
+        ("/replicas", json!(0), "0 is less than"),
+        ("/replicas", json!("2"), "'2' is not of type"),
+        ("/imagePullPolicy", json!("Sometimes"), "Sometimes"),
+        ("/networkPolicy", json!("yes"), "'yes' is not of type"),
+        ("/config", json!({}), "'agentImage' is a required property"),
+    ];
+    for (place, value, words) in wrong {
+        let said = judged(|values| {
+            if let Some(field) = values.pointer_mut(place) {
+                *field = value;
+            }
+        })?;
+        ensure!(said.as_ref().is_err_and(|said| said.contains(words)), "{place}: {said:?}");
+    }
+    let said = judged(|values| values["replica"] = json!(3))?;
+    ensure!(said.as_ref().is_err_and(|said| said.contains("'replica' was unexpected")), "{said:?}");
     Ok(())
 }

@@ -37,8 +37,14 @@ impl Server {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let addr = listener.local_addr().expect("address").to_string();
         let pinned = PinnedKey::parse(&host_key.public()).expect("a key");
-        let target =
-            SshTarget { addr, user: "me".into(), identity, host_key: pinned, reverse: Default::default() };
+        let target = SshTarget {
+            addr,
+            user: "me".into(),
+            identity,
+            host_key: pinned,
+            reverse: Default::default(),
+            session: String::new(),
+        };
         let shutdown = CancellationToken::new();
         let limits = Limits { drain: Duration::from_millis(500), ..Limits::default() };
         let authorized_keys = Some(directory.path().join("keys"));

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use russh::server::{Handle, RunningSession};
 use russh::{ChannelOpenFailure, Disconnect};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -19,7 +18,7 @@ use super::forward::{Forwards, Listeners};
 use super::handler::{ConnectionHandler, Event};
 use super::lobby::{Stage, Ticket};
 use super::seats::Seat;
-use super::socket::{Cutter, Socket};
+use super::socket::{Cutter, Socket, Stream};
 use super::throttle::Throttle;
 use super::{Peer, Shared};
 
@@ -49,7 +48,7 @@ struct Connection {
 
 /// Serves one accepted connection; returns when all its tasks and threads are gone.
 pub(super) async fn run(
-    tcp: TcpStream,
+    stream: Stream,
     address: SocketAddr,
     ticket: Ticket,
     shared: Arc<Shared>,
@@ -57,7 +56,7 @@ pub(super) async fn run(
 ) {
     let deadline = Instant::now() + shared.limits.login_grace;
     let throttle = Arc::new(Throttle::default());
-    let (socket, cutter) = match Socket::new(tcp, Arc::clone(&throttle)) {
+    let (socket, cutter) = match Socket::new(stream, Arc::clone(&throttle)) {
         Ok(socket) => socket,
         Err(error) => return log_setup(address, &error),
     };

@@ -1,4 +1,4 @@
-//! A TCP stream that goes on reading while it waits to write.
+//! A connection's stream, which goes on reading while it waits to write.
 //!
 //! russh writes a whole batch before it reads again, and so does a russh client: with both sockets' buffers full,
 //! both would wait for ever. What arrives while a write waits is therefore taken into memory, up to a bound that a
@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::throttle::Throttle;
@@ -32,10 +32,70 @@ const STEP: usize = 128 * 1024;
 /// while it writes.
 const STALL: Duration = Duration::from_secs(60);
 
+/// What a connection runs over.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    /// One end of a pair, for a client at the other.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    fn prepare(&self) -> io::Result<()> {
+        if let Self::Tcp(tcp) = self {
+            tcp.set_nodelay(true)?;
+            let stall = u32::try_from(STALL.as_millis()).unwrap_or(u32::MAX);
+            setsockopt(tcp, sockopt::TcpUserTimeout, &stall)?;
+        }
+        Ok(())
+    }
+
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_read_ready(cx),
+            Self::Unix(unix) => unix.poll_read_ready(cx),
+        }
+    }
+
+    fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.try_read(buf),
+            Self::Unix(unix) => unix.try_read(buf),
+        }
+    }
+
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_write_ready(cx),
+            Self::Unix(unix) => unix.poll_write_ready(cx),
+        }
+    }
+
+    fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.try_write(buf),
+            Self::Unix(unix) => unix.try_write(buf),
+        }
+    }
+
+    fn shutdown(&self, how: Shutdown) -> nix::Result<()> {
+        shutdown(self.as_raw_fd(), how)
+    }
+}
+
+impl AsRawFd for Stream {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(tcp) => tcp.as_raw_fd(),
+            Self::Unix(unix) => unix.as_raw_fd(),
+        }
+    }
+}
+
 /// Ends a connection from outside, whatever its task is waiting for.
 #[derive(Debug, Clone)]
 pub(super) struct Cutter {
-    tcp: Arc<TcpStream>,
+    stream: Arc<Stream>,
     /// russh's farewell is not sent.
     hushed: Arc<AtomicBool>,
 }
@@ -43,19 +103,19 @@ pub(super) struct Cutter {
 impl Cutter {
     pub(super) fn cut(&self) {
         // ENOTCONN: the peer was quicker.
-        let _ = shutdown(self.tcp.as_raw_fd(), Shutdown::Both);
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
 
     /// Lets russh see the end, while the peer sees nothing: what it sends is not read, and it gets no answer.
     pub(super) fn hush(&self) {
         self.hushed.store(true, SeqCst);
-        let _ = shutdown(self.tcp.as_raw_fd(), Shutdown::Read);
+        let _ = self.stream.shutdown(Shutdown::Read);
     }
 }
 
 #[derive(Debug)]
 pub(super) struct Socket {
-    tcp: Arc<TcpStream>,
+    stream: Arc<Stream>,
     hushed: Arc<AtomicBool>,
     ahead: Vec<u8>,
     /// The next read.
@@ -70,25 +130,23 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn new(tcp: TcpStream, throttle: Arc<Throttle>) -> io::Result<(Self, Cutter)> {
-        tcp.set_nodelay(true)?;
-        let stall = u32::try_from(STALL.as_millis()).unwrap_or(u32::MAX);
-        setsockopt(&tcp, sockopt::TcpUserTimeout, &stall)?;
-        let tcp = Arc::new(tcp);
-        let cutter = Cutter { tcp: Arc::clone(&tcp), hushed: Arc::default() };
+    pub(super) fn new(stream: Stream, throttle: Arc<Throttle>) -> io::Result<(Self, Cutter)> {
+        stream.prepare()?;
+        let stream = Arc::new(stream);
+        let cutter = Cutter { stream: Arc::clone(&stream), hushed: Arc::default() };
         let hushed = Arc::clone(&cutter.hushed);
         let (ahead, step) = (Vec::new(), FIRST_STEP);
-        Ok((Self { tcp, hushed, ahead, step, start: 0, throttle, pause: None, allowance: 0 }, cutter))
+        Ok((Self { stream, hushed, ahead, step, start: 0, throttle, pause: None, allowance: 0 }, cutter))
     }
 
     /// Appends what the kernel has to `ahead`, at most up to `limit` bytes of it; the number of bytes that came.
     fn poll_fill(&mut self, cx: &mut Context<'_>, limit: usize) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.tcp.poll_read_ready(cx))?;
+            ready!(self.stream.poll_read_ready(cx))?;
             let len = self.ahead.len();
             let step = limit.min(self.step);
             self.ahead.resize(len + step, 0);
-            let read = self.tcp.try_read(self.ahead.get_mut(len..).unwrap_or_default());
+            let read = self.stream.try_read(self.ahead.get_mut(len..).unwrap_or_default());
             self.ahead.truncate(len + read.as_ref().map_or(0, |count| *count));
             if read.as_ref().is_ok_and(|count| *count == step) {
                 self.step = STEP.min(step * 4).max(self.step);
@@ -165,12 +223,12 @@ impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let socket = self.get_mut();
         loop {
-            match socket.tcp.poll_write_ready(cx)? {
+            match socket.stream.poll_write_ready(cx)? {
                 Poll::Pending => {
                     socket.read_ahead(cx);
                     return Poll::Pending;
                 }
-                Poll::Ready(()) => match socket.tcp.try_write(buf) {
+                Poll::Ready(()) => match socket.stream.try_write(buf) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     written => return Poll::Ready(written),
                 },
@@ -186,7 +244,7 @@ impl AsyncWrite for Socket {
         if self.hushed.load(SeqCst) {
             return Poll::Ready(Ok(()));
         }
-        match shutdown(self.tcp.as_raw_fd(), Shutdown::Write) {
+        match self.stream.shutdown(Shutdown::Write) {
             Ok(()) | Err(nix::errno::Errno::ENOTCONN) => Poll::Ready(Ok(())),
             Err(errno) => Poll::Ready(Err(errno.into())),
         }

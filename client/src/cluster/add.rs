@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 use devsync_protocol::contract::{AGENT_IMAGE, TOOLBOX_IMAGE};
 
 use super::neighbour::check_place;
+use super::replace::{other_image, replace};
 use super::workload::maker;
 use super::{Cluster, PodTarget, WorkloadRef, candidates, copy, ephemeral, find, sidecar};
 use crate::cli::{TargetWord, WorkloadKind};
@@ -123,8 +124,11 @@ pub async fn ensure_agent(
         route.target = TargetWord::Workload { kind: WorkloadKind::Pod, name: name.clone() };
         return Ok(added);
     }
-    if found.iter().any(|pod| pod.has_agent) {
-        return Ok(Added::Ready);
+    if let Some(pod) = found.iter().find(|pod| pod.has_agent) {
+        return match other_image(pod, opts) {
+            Some(image) => replace(&cluster, &workload, (pod, image), opts, say).await,
+            None => Ok(Added::Ready),
+        };
     }
     add(&cluster, &workload, found, opts, say).await
 }

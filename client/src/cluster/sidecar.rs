@@ -95,7 +95,7 @@ pub(super) async fn add(
         }
         Err(failed) => {
             let what = format!("{name} cannot be given an agent");
-            let after = put_back(cluster, workload, &applied).await;
+            let after = put_back(cluster, workload, object, (&document, &applied)).await;
             let error = rollout::explain_failure(cluster, &what, failed, &after).await;
             rollout::clear_stuck(cluster, workload, object, &before).await;
             Err(error)
@@ -206,9 +206,23 @@ async fn wait(
     }
 }
 
-/// Gives up all fields again, and says what became of it.
-async fn put_back(cluster: &Cluster, workload: &Workload, applied: &Value) -> String {
-    match take_out(cluster, workload, applied).await {
+/// Gives up all fields again, or puts the agent back that `object` had, and says what became of it.
+async fn put_back(
+    cluster: &Cluster,
+    workload: &Workload,
+    object: &Value,
+    (document, applied): (&Value, &Value),
+) -> String {
+    let done = match agent_in(&object["spec"]["template"]["spec"]) {
+        Some(before) => {
+            let mut document = document.clone();
+            document["spec"]["template"]["spec"]["containers"] = json!([before]);
+            let again = workload.apply(&document, false).await;
+            again.map_err(|error| explain_apply(cluster, error, &workload.to_string()))
+        }
+        None => take_out(cluster, workload, applied).await,
+    };
+    match done {
         Ok(_) => "it is put back as it was".to_owned(),
         Err(error) => {
             let why = error.causes().join(": ");

@@ -115,9 +115,7 @@ fn free(beside: &Beside, app: &Debuggee) -> Result<(), CommandError> {
     };
     if !app.tools.iter().any(|has| has == tool) {
         let hint = match beside.container() {
-            Some(_) => {
-                "devsync detach, then devsync attach --toolbox: that image of the agent has it".to_owned()
-            }
+            Some(_) => "devsync attach --toolbox --once: an agent that has it takes its place".to_owned(),
             None => format!("install {tool} on this machine"),
         };
         let cause = format!("it is {language}, and there is no {tool} beside it");

@@ -4,6 +4,7 @@
 mod escapes;
 mod files;
 mod forwards;
+mod inetd;
 mod limits;
 mod login;
 mod python;

@@ -62,7 +62,7 @@ impl Rig {
         run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(at.join("id")));
         fs::copy(at.join("id.pub"), at.join("keys")).expect("copied");
         // Where every user may execute it.
-        fs::copy(agent(), at.join("devsync-agent")).expect("copied");
+        fs::copy(built("devsync-agent"), at.join("devsync-agent")).expect("copied");
         if root == Root::Scratch {
             scratch_root(&at.join("root"));
         }
@@ -136,15 +136,23 @@ impl Rig {
 
     /// The process id of the agent, as this test sees it.
     pub(crate) fn agent(&self) -> i32 {
+        self.process("devsync-agent")
+    }
+
+    /// That of the app in [`Root::Debian`].
+    pub(crate) fn app(&self) -> i32 {
+        self.process("sleep")
+    }
+
+    fn process(&self, name: &str) -> i32 {
         let children = |pid: i32| -> Vec<i32> {
             let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("children");
             list.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect()
         };
         let first = children(i32::try_from(self.init.id()).expect("a pid"));
-        let is_agent = |pid: &i32| {
-            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "devsync-agent")
-        };
-        first.into_iter().flat_map(children).find(is_agent).expect("the agent")
+        let named =
+            |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name);
+        first.into_iter().flat_map(children).find(named).expect("a process of that name")
     }
 }
 
@@ -204,13 +212,12 @@ fn init(root: Root, at: &Path, options: &[&str], agent_as: &[&str]) -> Command {
     command
 }
 
-/// Built beside this test.
-fn agent() -> PathBuf {
+/// A program of the workspace, built beside this test.
+pub(crate) fn built(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("this test");
-    let programs = own.parent().and_then(Path::parent).expect("target/debug");
-    let agent = programs.join("devsync-agent");
-    assert!(agent.exists(), "{} is missing (hint: cargo build --workspace --bins)", agent.display());
-    agent
+    let program = own.parent().and_then(Path::parent).expect("target/debug").join(name);
+    assert!(program.exists(), "{} is missing (hint: cargo build --workspace --bins)", program.display());
+    program
 }
 
 pub(crate) fn output(command: &mut Command) -> Output {

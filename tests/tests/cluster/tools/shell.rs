@@ -34,6 +34,49 @@ fn looks_around(namespace: &Namespace) -> Result<()> {
     Ok(())
 }
 
+fn is_replaced(namespace: &Namespace) -> Result<()> {
+    namespace.deploy(&manifests::demo(manifests::RUST, 1, Agent::Absent).to_string(), "demo")?;
+    let project = Project::copy(Language::Rust, namespace.path("adder"))?;
+    let attach = |image: &str| {
+        namespace.run(&project, &["attach", "deploy/demo", "--agent-image", image, "--once", "--yes"])
+    };
+    attach(manifests::AGENT_IMAGE)?.code(0)?;
+    let pod = namespace.pod("demo")?;
+    script(namespace, &project, LOOK)?.says(&["no shell", "toolbox", "hint:"])?;
+    let same = attach(manifests::AGENT_IMAGE)?.code(0)?;
+    ensure!(!same.err.contains("replaced") && namespace.pod("demo")? == pod, "{same:?}");
+    attach(TOOLBOX_IMAGE)?.code(0)?.says(&[manifests::AGENT_IMAGE, "it is replaced by", TOOLBOX_IMAGE])?;
+    ensure!(namespace.pod("demo")? != pod, "the pod is the same");
+    script(namespace, &project, LOOK)?.code(7)?;
+    // An image that does not come leaves the agent that was there.
+    let absent = attach("localhost/devsync-absent:dev")?.refused(&["devsync-absent"])?;
+    namespace.rolled_out("demo")?;
+    script(namespace, &project, LOOK)?.code(7)?;
+    ensure!(absent.err.contains("put back"), "{absent:?}");
+    namespace.run(&project, &["detach", "deploy/demo"])?.code(0)?;
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs: cluster"]
+fn an_agent_without_tools_is_replaced_and_that_is_said() -> Result<()> {
+    in_namespace(is_replaced)
+}
+
+#[test]
+#[ignore = "needs: cluster"]
+fn an_agent_of_somebody_else_stays_and_that_is_said() -> Result<()> {
+    in_namespace(|namespace| {
+        namespace.deploy(&manifests::demo(manifests::RUST, 1, Agent::Baseline).to_string(), "demo")?;
+        let pod = namespace.pod("demo")?;
+        let project = Project::copy(Language::Rust, namespace.path("adder"))?;
+        let words = ["attach", "deploy/demo", "--agent-image", TOOLBOX_IMAGE, "--once", "--yes"];
+        namespace.run(&project, &words)?.code(0)?.says(&["stays", manifests::AGENT_IMAGE, "hint:"])?;
+        ensure!(namespace.pod("demo")? == pod, "the pod was replaced");
+        Ok(())
+    })
+}
+
 #[test]
 #[ignore = "needs: cluster"]
 fn an_app_from_scratch_has_a_shell_in_its_own_root() -> Result<()> {
