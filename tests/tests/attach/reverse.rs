@@ -133,7 +133,8 @@ fn a_port_that_is_taken_or_leads_nowhere_is_said() -> Result<()> {
     let mut attach = server.attach(&rig, &["--restart", "none", "--reverse", &spec])?;
     attach.first_sync()?;
     for _ in 0..3 {
-        ensure!(asked(there, b"abc").is_err_and(|_| true) || asked(there, b"abc")?.is_empty());
+        // Refused, or closed without a word.
+        ensure!(asked(there, b"abc").unwrap_or_default().is_empty());
     }
     let word = format!("127.0.0.1:{nobody} does not answer here");
     let deadline = Instant::now() + PATIENCE;

@@ -132,10 +132,10 @@ fn what_is_injected_is_applied_and_no_field_is_forced() -> Result<()> {
         detach.env("KUBECONFIG", namespace.laptop.kubeconfig());
         Said::by(detach)?.refused(&["deploy/demo", "inject --eject", "--apply"])?;
         // Somebody else's field is named, stays, and keeps nothing else back.
-        let scaled = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "demo"},
-            "spec": {"replicas": 2}});
-        let scale = ["apply", "--server-side", "--force-conflicts", "--field-manager", "scaler"];
-        namespace.kubectl.feed(&scale, &scaled.to_string())?;
+        let scaled = json!({"spec": {"replicas": 2}}).to_string();
+        let scale =
+            ["patch", "deployment", "demo", "--type", "merge", "--field-manager", "scaler", "-p", &scaled];
+        namespace.kubectl.run(&scale)?;
         demo["metadata"]["namespace"] = json!(namespace.name);
         let settings = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"},
             "data": {"a": "2"}});
