@@ -4,7 +4,6 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 
-use devsync_protocol::path::display;
 use devsync_protocol::process::{MOST, Process, left_out};
 use procfs::process::{FDTarget, Process as Proc, Stat};
 use procfs::{Current, Uptime};
@@ -106,8 +105,8 @@ impl Seen {
             container: process.container.clone(),
             mount_namespace: namespace,
             agent: process.pid == self.own || (namespace.is_some() && namespace == self.own_namespace),
-            exe: display(&exe.unwrap_or_else(|| process.name.clone())),
-            argv: process.argv.iter().map(|word| display(word)).collect(),
+            exe: text(&exe.unwrap_or_else(|| process.name.clone())),
+            argv: process.argv.iter().map(|word| text(word)).collect(),
         })
     }
 
@@ -158,4 +157,8 @@ fn as_its_user<T>(ids: FsIds, look: impl Fn() -> Option<T>) -> Option<T> {
         let _ids = FsIdGuard::enter(ids).ok()?;
         look()
     })
+}
+/// As text; what is dangerous in it is escaped where it is written.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }

@@ -92,7 +92,8 @@ impl Beside {
                 let target = format!("container/{}", pod.container_id);
                 let own = [AGENT_PROGRAM, command, "--target", &target];
                 let words = own.iter().chain(words).map(|word| (*word).to_owned()).collect();
-                cluster::exec(cluster, pod, agent, &Wish { words, stdin: true, terminal: None }).await
+                let cluster = cluster.fresh().await;
+                cluster::exec(&cluster, pod, agent, &Wish { words, stdin: true, terminal: None }).await
             }
             Place::Here => {
                 let agent = stdio::find_agent().map_err(tell_stdio)?;

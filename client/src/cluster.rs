@@ -60,6 +60,7 @@ pub use install::{InstallOptions, health, install, uninstall};
 pub use login::Login;
 pub use logs::{LogLine, LogWish, Logs};
 pub use mark::Marks;
+pub use neighbour::check_place;
 pub use ports::{PortSpec, Ports, listen};
 pub use revive::revive;
 pub use target::{PodTarget, WorkloadRef, did_you_mean, short_id};

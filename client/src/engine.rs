@@ -275,11 +275,11 @@ impl Engine {
             news = self.link.news(), if !is_up => self.on_link(news).await,
             (index, change) = pace::next_change(&mut self.roots) => self.on_change(index, change).await,
             news = builds::next(&mut self.builds) => self.on_build(news).await,
+            command = self.commands.recv() => self.on_command(command).await,
             news = chores::next(&mut self.chores) => {
                 self.on_chore(news);
                 Ok(())
             }
-            command = self.commands.recv() => self.on_command(command).await,
             () = pace::quiet(quiets, QUIET), if restart_due => self.send_restart().await,
             () = tokio::time::sleep_until(again), if again_at.is_some() => self.look_again().await,
         };

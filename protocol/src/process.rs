@@ -13,6 +13,8 @@ const LONGEST: usize = 8 * 1024;
 pub const MOST: usize = 2000;
 /// More arguments of one process than this are not told.
 const WORDS: usize = 64;
+/// More ports of one process than this are not told.
+const PORTS: usize = 64;
 /// Longer arguments, all of one process together, are cut; in bytes.
 const ARGUMENTS: usize = 1024;
 /// Begins the last line where processes are left out.
@@ -53,7 +55,7 @@ pub struct ProcessError(String);
 impl fmt::Display for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { pid, parent, uid, rss, cpu_ms, age_ms, agent, .. } = self;
-        let ports: Vec<String> = self.ports.iter().map(u16::to_string).collect();
+        let ports: Vec<String> = self.ports.iter().take(PORTS).map(u16::to_string).collect();
         let namespace = self.mount_namespace.map(|inode| inode.to_string()).unwrap_or_default();
         let container = display(self.container.as_deref().unwrap_or_default().as_bytes());
         let (ports, agent, exe) = (ports.join(","), u8::from(*agent), display(self.exe.as_bytes()));
@@ -159,6 +161,8 @@ mod tests {
         let (read, left) = parse_all(&evil.to_string()).expect("reads");
         assert_eq!((read.len(), left, read[0].argv.len()), (1, 0, 1));
         assert!(!format!("{}{}", read[0].exe, read[0].argv[0]).contains(['\x1b', '\n', '\t']));
+        let many = Process { ports: (1..=u16::MAX).collect(), ..process() };
+        assert_eq!(parse_all(&many.to_string()).expect("reads").0[0].ports.len(), PORTS);
         let long = Process { argv: vec!["y".repeat(150); 100], ..process() };
         assert!(long.to_string().len() < 2 * ARGUMENTS);
         for bad in ["", "x", "1\t2\t3", "left\tmany", &"1\t".repeat(LONGEST)] {

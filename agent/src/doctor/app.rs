@@ -53,7 +53,7 @@ fn statuses(pid: u32) -> Result<Statuses, ProcError> {
 }
 
 fn who(target: &Target, app: &Status, label: Option<&[u8]>) -> Finding {
-    let argv = ProcDir::open(target.app).and_then(|proc| proc.cmdline()).unwrap_or_default();
+    let argv = ProcDir::open(target.app).and_then(|proc| proc.first_words()).unwrap_or_default();
     let label = label.map_or_else(|| "none".to_owned(), display);
     let under = target.supervisor.map(|pid| format!(" under devsync-run (pid {pid})")).unwrap_or_default();
     let privileges = if app.no_new_privs { ", no new privileges" } else { "" };

@@ -108,6 +108,8 @@ impl Connection {
                 Some(event) = events.recv() => self.handle(event).await,
                 () = sleep_until(deadline), if self.ticket.is_some() => break "no login in time",
                 () = evicted(self.ticket.as_ref()) => {
+                    // Who waits for a turn after a bad key learns by this that there is none.
+                    drop(events);
                     return self.make_way(&mut running, &cutter, shutdown).await;
                 }
                 () = shutdown.cancelled() => break "shutdown",
@@ -306,7 +308,8 @@ fn log_setup(address: SocketAddr, error: &(dyn std::error::Error + 'static)) {
         }
         _ => error,
     };
-    tracing::warn!(peer = %address, error = format!("{error:?}"), "connection failed before a login");
+    // Whoever can connect can make it fail: what nobody asked for does not fill the log.
+    tracing::debug!(peer = %address, error = format!("{error:?}"), "connection failed before a login");
 }
 
 fn log_end(address: SocketAddr, reason: &str) {

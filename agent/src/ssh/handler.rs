@@ -112,7 +112,9 @@ impl ConnectionHandler {
         if let Some(reason) = reason {
             self.refused += 1;
             self.wait_for_turn().await;
-            tracing::warn!(%peer, reason, "login refused");
+            if !self.events.is_closed() {
+                tracing::warn!(%peer, reason, "login refused");
+            }
             return None;
         }
         Some(peer)

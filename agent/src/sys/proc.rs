@@ -25,6 +25,9 @@ const SMALL: u64 = 256 * 1024;
 const MOUNTS: u64 = 16 * 1024 * 1024;
 /// Arguments and environment together may take 3/4 of an 8 MiB stack (execve(2)).
 const STRINGS: u64 = 8 * 1024 * 1024;
+/// What is read and kept of them where only the first count.
+const FIRST_BYTES: u64 = 16 * 1024;
+const FIRST_WORDS: usize = 64;
 /// More threads or processes than a default kernel allows (`pid_max` is 4194304 at most).
 const MAX_IDS: usize = 4_194_304;
 
@@ -107,6 +110,14 @@ impl ProcDir {
     /// Its arguments; empty for a kernel thread and a zombie. A process can overwrite them (setproctitle).
     pub fn cmdline(&self) -> Result<Vec<Vec<u8>>, ProcError> {
         Ok(split(&self.read("cmdline", STRINGS)?))
+    }
+
+    /// The first of its arguments, for what is only shown or told apart: of all processes together they are many, and a
+    /// process may make millions of them.
+    pub fn first_words(&self) -> Result<Vec<Vec<u8>>, ProcError> {
+        let mut first = split(&self.head("cmdline", FIRST_BYTES)?);
+        first.truncate(FIRST_WORDS);
+        Ok(first)
     }
 
     /// Its environment at its last execve, `NAME=value` each.
@@ -200,17 +211,23 @@ impl ProcDir {
     }
 
     fn read(&self, what: &'static str, limit: u64) -> Result<Vec<u8>, ProcError> {
-        let file = File::from(self.open_at(what, OFlag::O_RDONLY)?);
-        let mut bytes = Vec::new();
-        file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| {
-            let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
-            Self::error(self.pid, what, errno)
-        })?;
+        let bytes = self.head(what, limit + 1)?;
         if u64::try_from(bytes.len()).is_ok_and(|len| len <= limit) {
             Ok(bytes)
         } else {
             Err(ProcError::TooLong { pid: self.pid, what, limit })
         }
+    }
+
+    /// At most its first `limit` bytes.
+    fn head(&self, what: &'static str, limit: u64) -> Result<Vec<u8>, ProcError> {
+        let file = File::from(self.open_at(what, OFlag::O_RDONLY)?);
+        let mut bytes = Vec::new();
+        file.take(limit).read_to_end(&mut bytes).map_err(|error| {
+            let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+            Self::error(self.pid, what, errno)
+        })?;
+        Ok(bytes)
     }
 
     fn open_at(&self, what: &'static str, flags: OFlag) -> Result<OwnedFd, ProcError> {

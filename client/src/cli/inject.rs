@@ -30,6 +30,9 @@ pub struct ApplyArgs {
     /// Have the server check it all and change nothing
     #[arg(long, requires = "apply", help_heading = "With --apply")]
     pub dry_run: bool,
+    /// Do not ask, whatever the cluster and its namespaces are
+    #[arg(short = 'y', long, requires = "apply", help_heading = "With --apply")]
+    pub yes: bool,
     /// The namespace of objects that name none (default: the context's)
     #[arg(short, long, requires = "apply", value_name = "NAME", help_heading = "With --apply")]
     pub namespace: Option<String>,

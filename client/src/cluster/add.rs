@@ -116,7 +116,7 @@ pub async fn ensure_agent(
     let container = route.cluster.container.as_deref();
     let found = candidates(&cluster, &workload, container).await?;
     if !opts.dry_run {
-        check_place(&cluster, opts).await?;
+        check_place(&cluster, opts.yes, &opts.allow_contexts).await?;
     }
     if let Some(name) = &opts.args.copy_to {
         let original = of(&cluster, &workload, container, found).await?;

@@ -49,8 +49,11 @@ pub(super) async fn settle(auth: &mut AuthInfo, context: &str) -> Result<Option<
             .hint(format!("the kubeconfig's credential plugin {name} must work by itself: try kubectl{hint}"))
     })?;
     auth.token = status.token.map(Into::into);
-    auth.client_certificate_data = status.client_certificate_data.map(base64);
-    auth.client_key_data = status.client_key_data.map(|key| base64(key).into());
+    // A certificate beside the plugin serves on where the plugin gives a token alone.
+    if let Some(certificate) = status.client_certificate_data {
+        auth.client_certificate_data = Some(base64(certificate));
+        auth.client_key_data = status.client_key_data.map(|key| base64(key).into());
+    }
     Ok(status.expiration_timestamp.and_then(|end| end.parse().ok()))
 }
 

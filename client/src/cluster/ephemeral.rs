@@ -172,7 +172,7 @@ async fn wait(cluster: &Cluster, target: &PodTarget, name: &str) -> Result<(), C
     let log = rollout::last_words(cluster, &target.pod, name).await;
     let error = failure(format!("the agent in {target} ended at once; {}", stays(name)));
     if let Some(why) = foreign(cluster, &target.pod, name, &format!("{message}\n{log}")).await {
-        return Err(error.cause(why.cause).hint(why.hint));
+        return Err(error.cause(format!("{}; its last lines:\n{log}", why.cause)).hint(why.hint));
     }
     Err(error
         .cause(format!("{reason} (exit code {code}):\n{log}"))

@@ -119,6 +119,7 @@ impl Logs {
 
     /// Starts to read what is not read yet; gives the number of pods.
     async fn look(&mut self) -> Result<usize, CommandError> {
+        self.cluster = self.cluster.fresh().await;
         let (pods, version) = find::all(&self.cluster, &self.workload).await?;
         if self.wish.follow {
             let (cluster, workload) = (self.cluster.clone(), self.workload.clone());

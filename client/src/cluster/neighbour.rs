@@ -7,7 +7,6 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use tokio::time::timeout;
 
-use super::add::AddOptions;
 use super::{ANSWER_WITHIN, Cluster};
 use crate::error::{CommandError, Kind};
 
@@ -54,10 +53,14 @@ fn host_of(server: &str) -> &str {
 }
 
 /// Asks before anything happens in a place that does not say it is for development.
-pub(super) async fn check_place(cluster: &Cluster, opts: &AddOptions) -> Result<(), CommandError> {
+pub async fn check_place(
+    cluster: &Cluster,
+    yes: bool,
+    allow_contexts: &[String],
+) -> Result<(), CommandError> {
     let (context, namespace) = (&cluster.context, &cluster.namespace);
-    let allowed = opts.allow_contexts.iter().any(|allowed| allowed == context);
-    if opts.yes || allowed || is_local(context, &cluster.server) || is_for_development(cluster).await {
+    let allowed = allow_contexts.iter().any(|allowed| allowed == context);
+    if yes || allowed || is_local(context, &cluster.server) || is_for_development(cluster).await {
         return Ok(());
     }
     let what = format!(

@@ -64,4 +64,5 @@ pub(super) async fn replace(
 fn is_devsyncs(object: &Value) -> bool {
     agent_in(&object["spec"]["template"]["spec"]).is_some()
         && managed::applied_by(object, FIELD_MANAGER).next().is_some()
+        && !managed::is_manifest_of(object, FIELD_MANAGER)
 }

@@ -209,7 +209,7 @@ pub(super) async fn explain_failure(
             let error =
                 failure(format!("{what}: container {container} of pod/{pod} is in {reason}; {after}"));
             if let Some(why) = foreign(cluster, &pod, &container, &format!("{message}\n{log}")).await {
-                return error.cause(why.cause).hint(why.hint);
+                return error.cause(format!("{}; its last lines:\n{log}", why.cause)).hint(why.hint);
             }
             if complains_of_pid(&log) {
                 return error

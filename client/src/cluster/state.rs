@@ -293,7 +293,7 @@ pub(super) async fn explain_broken(
     if let Some(container) = &container
         && let Some(why) = foreign(cluster, &pod, container, &cause).await
     {
-        (cause, hint) = (format!("container {container}: {}", why.cause), why.hint);
+        (cause, hint) = (format!("container {container}: {}\n{cause}", why.cause), why.hint);
     }
     CommandError::new(title).kind(Kind::Cluster).cause(cause).hint(hint)
 }

@@ -86,6 +86,11 @@ impl Chores {
         Some((self.rules.get(running.rule)?.words(), ms(running.since.elapsed())))
     }
 
+    /// The session is lost: the command's end would not be heard, and another pod may take the place of this one.
+    pub(super) fn lose(&mut self) {
+        self.pending.extend(self.running.take().map(|running| running.rule));
+    }
+
     /// For the line that is shown.
     fn words(&self) -> String {
         let rule = self.running.as_ref().and_then(|running| self.rules.get(running.rule));
@@ -194,6 +199,9 @@ mod tests {
         chores.touched(&paths(&["b"]));
         chores.over(true);
         assert_eq!(runs(&mut chores), Some(1));
+        // The session is lost while it runs: it runs again in the next.
+        chores.lose();
+        assert_eq!((chores.are_done(), runs(&mut chores)), (false, Some(1)));
         chores.over(true);
         assert!(chores.are_done());
     }

@@ -65,6 +65,7 @@ impl Engine {
         let session = self.session.take();
         self.link = Link::Down(Box::new(Outage::new(cause, session, self.backoff.clone())));
         self.restarts.lose(is_gone, &self.away());
+        self.chores.lose();
         self.reporter.end_line();
         self.publish();
         Ok(())

@@ -97,7 +97,7 @@ impl SshError {
             Self::Subsystem { .. } => "is it a devsync agent, or another SSH server?".to_owned(),
             Self::SessionKey { .. } => "the agent forgot it, so it was restarted: try again".to_owned(),
             Self::Reverse { spec, .. } => {
-                let other = spec.remote.checked_add(10_000).unwrap_or(spec.remote - 10_000);
+                let other = spec.remote.checked_add(10_000).unwrap_or_else(|| spec.remote - 10_000);
                 format!("take another port in the pod, and tell the app: --reverse {spec}:{other}")
             }
             Self::Silent { .. } | Self::Protocol { .. } => return None,
@@ -343,6 +343,71 @@ impl client::Handler for Verifier {
                 Err(VerifyError::Another { found: "a certificate".to_owned() })
             }
         }
+    }
+
+    // The library accepts what is not refused here: a server has nothing to open on a laptop but a reversed port. A reply
+    // that is dropped refuses.
+
+    async fn server_channel_open_session(
+        &mut self,
+        _: Channel<Msg>,
+        _: ChannelOpenHandle,
+        _: &mut client::Session,
+    ) -> Result<(), VerifyError> {
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_tcpip(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        _: &str,
+        _: u32,
+        _: ChannelOpenHandle,
+        _: &mut client::Session,
+    ) -> Result<(), VerifyError> {
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_streamlocal(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: ChannelOpenHandle,
+        _: &mut client::Session,
+    ) -> Result<(), VerifyError> {
+        Ok(())
+    }
+
+    async fn server_channel_open_forwarded_streamlocal(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: ChannelOpenHandle,
+        _: &mut client::Session,
+    ) -> Result<(), VerifyError> {
+        Ok(())
+    }
+
+    async fn server_channel_open_agent_forward(
+        &mut self,
+        _: Channel<Msg>,
+        _: ChannelOpenHandle,
+        _: &mut client::Session,
+    ) -> Result<(), VerifyError> {
+        Ok(())
+    }
+
+    async fn server_channel_open_x11(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        _: ChannelOpenHandle,
+        _: &mut client::Session,
+    ) -> Result<(), VerifyError> {
+        Ok(())
     }
 
     async fn server_channel_open_forwarded_tcpip(

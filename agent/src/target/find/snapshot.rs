@@ -12,6 +12,7 @@ pub struct Process {
     pub start_time: u64,
     /// The executable's file name; the command's name where the link is not readable.
     pub name: Vec<u8>,
+    /// The first of them.
     pub argv: Vec<Vec<u8>>,
     pub container: Option<String>,
     /// None where it is not readable.
@@ -53,7 +54,7 @@ fn look(pid: u32) -> Option<Process> {
         process_group: stat.process_group,
         start_time: stat.start_time,
         name: name.or_else(|| proc.comm().ok()).unwrap_or_default(),
-        argv: proc.cmdline().unwrap_or_default(),
+        argv: proc.first_words().unwrap_or_default(),
         container: proc.cgroup().ok().and_then(|text| container::id(&text)),
         mount_namespace: inspect_process(&proc, || proc.namespace(Namespace::Mount)).ok(),
     })

@@ -1,14 +1,16 @@
 //! `devsync inject --apply`: what came out goes to the cluster by server-side apply. Owns the words about it and the
 //! order; never forces a field.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::ExitCode;
 
 use serde_json::Value;
 
 use crate::cli::{ApplyArgs, ClusterArgs};
-use crate::cluster::{Applied, Login, apply_object};
+use crate::cluster::{Applied, Login, apply_object, check_place};
 use crate::error::{CommandError, Kind, colour_on_stderr, render};
+use crate::settings;
 
 /// Applies every object, in the order in which they came; one that is refused does not keep the others back.
 pub(super) async fn run(args: &ApplyArgs, objects: Vec<Value>) -> Result<ExitCode, CommandError> {
@@ -23,6 +25,9 @@ pub(super) async fn run(args: &ApplyArgs, objects: Vec<Value>) -> Result<ExitCod
         ..ClusterArgs::default()
     };
     let login = Login::default();
+    if !args.dry_run {
+        check_places(&login, &of, args.yes, &objects).await?;
+    }
     let mut worst = None::<Kind>;
     for object in &objects {
         let cluster = login.cluster(&of).await?;
@@ -36,6 +41,24 @@ pub(super) async fn run(args: &ApplyArgs, objects: Vec<Value>) -> Result<ExitCod
         }
     }
     Ok(worst.map_or(ExitCode::SUCCESS, |kind| ExitCode::from(kind.code())))
+}
+
+/// As attach asks: each namespace that objects are for, before the first of them is applied.
+async fn check_places(
+    login: &Login,
+    of: &ClusterArgs,
+    yes: bool,
+    objects: &[Value],
+) -> Result<(), CommandError> {
+    let (config, _) = settings::project_of(None)?;
+    let own = |object: &Value| object["metadata"]["namespace"].as_str().map(str::to_owned);
+    let namespaces: BTreeSet<Option<String>> =
+        objects.iter().map(|object| own(object).or_else(|| of.namespace.clone())).collect();
+    for namespace in namespaces {
+        let cluster = login.cluster(&ClusterArgs { namespace, ..of.clone() }).await?;
+        check_place(&cluster, yes, &config.allow_contexts).await?;
+    }
+    Ok(())
 }
 
 fn say(name: &str, applied: Applied, dry_run: bool) -> Result<(), CommandError> {
