@@ -109,6 +109,10 @@ impl Cutter {
     /// Lets russh see the end, while the peer sees nothing: what it sends is not read, and it gets no answer.
     pub(super) fn hush(&self) {
         self.hushed.store(true, SeqCst);
+        // What the peer sends from now on stays in the kernel, on this container's bill: let it be little.
+        if let Stream::Tcp(tcp) = &*self.stream {
+            let _ = setsockopt(tcp, sockopt::RcvBuf, &FIRST_STEP);
+        }
         let _ = self.stream.shutdown(Shutdown::Read);
     }
 }

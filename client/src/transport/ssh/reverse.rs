@@ -22,8 +22,8 @@ use tokio_util::task::TaskTracker;
 
 pub use line::{Dial, Duplex, Line};
 
-/// Connections at once, over all ports.
-const MOST: usize = 256;
+/// Connections at once, over all ports: each may hold some megabytes that a service here has not read yet.
+const MOST: usize = 64;
 /// To connect to something here.
 const CONNECT: Duration = Duration::from_secs(10);
 /// Where a port leads unless another host is named.
