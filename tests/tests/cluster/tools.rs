@@ -2,6 +2,7 @@
 
 mod debug;
 mod exec;
+mod probes;
 mod shell;
 
 use std::path::PathBuf;
