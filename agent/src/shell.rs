@@ -6,10 +6,11 @@
 
 pub mod helper;
 mod launch;
-mod passwd;
+pub(crate) mod passwd;
 mod plan;
 mod toolbox;
 mod words;
 
+pub(crate) use helper::{PATH, SHELLS};
 pub use launch::{LaunchError, Launched, Request, Streams, launch};
 pub use toolbox::TOOLBOX;
