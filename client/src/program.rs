@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -17,6 +18,9 @@ use crate::terminal::{self, Raw, Size};
 pub const OWN_FAILURE: u8 = 255;
 /// One read of a stream.
 const PART: usize = 64 * 1024;
+
+/// For a program whose input has ended.
+const LETS_GO: Duration = Duration::from_secs(5);
 
 /// What is to run.
 #[derive(Debug, Clone)]
@@ -108,6 +112,24 @@ impl Program {
         end
     }
 
+    /// Shows what it says until it ends, or until it is interrupted here: then its input ends, which it takes for the
+    /// wish to end, and gets a moment for that.
+    pub async fn watch(self) -> Result<End, CommandError> {
+        let Self { stdin, stdout, stderr, control, end } = self;
+        let mut signals = Signals::new()?;
+        let mut all = Box::pin(async { tokio::try_join!(shown(stdout, stderr), end).map(|((), end)| end) });
+        let ended = tokio::select! {
+            ended = &mut all => ended,
+            () = signals.next() => {
+                drop(stdin);
+                let late = Ok(End::Signal("INT".to_owned()));
+                tokio::time::timeout(LETS_GO, all).await.unwrap_or(late)
+            }
+        };
+        drop(control);
+        ended
+    }
+
     /// Joins its streams with those of this process until it ends; the terminal is as before afterwards.
     pub async fn carry(self, terminal: bool) -> Result<End, CommandError> {
         let raw = terminal.then(Raw::enter).transpose();
@@ -116,17 +138,7 @@ impl Program {
         let input = stdin.map(|writer| tokio::spawn(feed(writer)));
         let sizes = terminal.then(|| tokio::spawn(resize(control.clone())));
         let mut signals = Signals::new()?;
-        let output = async {
-            let err = async {
-                match stderr {
-                    Some(stderr) => drain(stderr, tokio::io::stderr()).await,
-                    None => Ok(()),
-                }
-            };
-            let (out, err) = tokio::join!(drain(stdout, tokio::io::stdout()), err);
-            out.and(err).map_err(|e| CommandError::from(StdoutError(e)))
-        };
-        let mut all = Box::pin(async { tokio::try_join!(output, end).map(|((), end)| end) });
+        let mut all = Box::pin(async { tokio::try_join!(shown(stdout, stderr), end).map(|((), end)| end) });
         let mut interrupted = false;
         let ended = loop {
             tokio::select! {
@@ -146,6 +158,18 @@ impl Program {
         }
         ended
     }
+}
+
+/// Both outputs, to their ends.
+async fn shown(stdout: Reader, stderr: Option<Reader>) -> Result<(), CommandError> {
+    let err = async {
+        match stderr {
+            Some(stderr) => drain(stderr, tokio::io::stderr()).await,
+            None => Ok(()),
+        }
+    };
+    let (out, err) = tokio::join!(drain(stdout, tokio::io::stdout()), err);
+    out.and(err).map_err(|e| CommandError::from(StdoutError(e)))
 }
 
 /// Standard input, to its end.

@@ -37,7 +37,7 @@ pub async fn run(args: &DebugArgs) -> Result<ExitCode, CommandError> {
     }
     if args.strace {
         let program = beside.start("debug", &["strace"]).await?;
-        return program.carry(false).await.map(|_| ExitCode::SUCCESS);
+        return program.watch().await.map(|_| ExitCode::SUCCESS);
     }
     if is_python && (args.stacks || args.core.is_some()) {
         return Err(CommandError::usage(

@@ -56,8 +56,8 @@ fn system_calls_are_shown_until_it_is_left() -> Result<()> {
     let rig = Rig::new()?;
     let app = rig.start(&rig.rust()?)?;
     let mut command = rig.command(&["debug", &format!("pid/{}", app.pid()), "--strace"]);
-    let mut strace = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-    let mut lines = BufReader::new(strace.stderr.take().context("piped")?).lines();
+    let mut strace = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(strace.stdout.take().context("piped")?).lines();
     let mut seen = String::new();
     let mut asked = false;
     while !seen.contains("GET /add/2/3") {
