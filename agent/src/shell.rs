@@ -9,11 +9,12 @@ mod beside;
 mod direct;
 pub mod helper;
 mod launch;
-mod passwd;
+pub(crate) mod passwd;
 mod plan;
 mod toolbox;
 mod words;
 
+pub(crate) use helper::{PATH, SHELLS};
 pub use launch::{LaunchError, Launched, Request, Streams, cannot_enter, launch};
 pub use plan::Task;
 pub use toolbox::TOOLBOX;

@@ -87,7 +87,17 @@ impl Attach {
         name: &str,
         wanted: impl Fn(&serde_json::Value) -> bool,
     ) -> Result<serde_json::Value> {
-        self.wait_for(name, |event| event["event"] == name && wanted(event)).map(|(event, _)| event)
+        self.any_event_where(&[name], wanted)
+    }
+
+    /// Waits for an event called one of `names` that is `wanted`: what is told in several right ways.
+    pub fn any_event_where(
+        &mut self,
+        names: &[&str],
+        wanted: impl Fn(&serde_json::Value) -> bool,
+    ) -> Result<serde_json::Value> {
+        let named = |event: &serde_json::Value| event["event"].as_str().is_some_and(|e| names.contains(&e));
+        self.wait_for(&names.join(" or "), |event| named(event) && wanted(event)).map(|(event, _)| event)
     }
 
     /// Waits for an event called `name`; one called `bad` before it is a failure.
@@ -111,7 +121,7 @@ impl Attach {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(line) = self.events.recv_timeout(left) else {
                 let ended = self.child.try_wait()?;
-                bail!("devsync attach did not say {what:?} (ended: {ended:?}); it said {said:?}");
+                bail!("devsync attach did not say {what} (ended: {ended:?}); it said {said:?}");
             };
             let event: serde_json::Value = serde_json::from_str(&line).context(line.clone())?;
             said.push(line);

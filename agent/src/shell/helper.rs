@@ -21,11 +21,11 @@ use crate::sys::{capabilities, descriptors, dumpable, inherit, signals, terminal
 /// The arguments with which this executable is the helper.
 pub const ARGUMENTS: [&str; 2] = ["helper", "shell"];
 /// Where the app's PATH is not set.
-const PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Of /etc/passwd.
 const LONGEST: u64 = 1024 * 1024;
 /// Tried after the user's own.
-pub(super) const SHELLS: [&[u8]; 4] = [b"/bin/sh", b"/bin/bash", b"/bin/ash", b"/busybox/sh"];
+pub(crate) const SHELLS: [&[u8]; 4] = [b"/bin/sh", b"/bin/bash", b"/bin/ash", b"/busybox/sh"];
 
 /// Why nothing was executed; said to the client as it is.
 pub(super) struct Failure {

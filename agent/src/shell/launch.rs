@@ -13,6 +13,7 @@ use thiserror::Error;
 use super::helper::ARGUMENTS;
 use super::plan::{Plan, Refusal, Task};
 use super::toolbox;
+use crate::sys::proc::USUAL_UMASK;
 use crate::sys::{descriptors, inherit, mountpoint};
 use crate::target::error::TargetError;
 use crate::world::World;
@@ -156,7 +157,7 @@ fn plan(world: &World, request: &Request, terminal: bool) -> Result<Plan, Launch
         uid: status.uids[1],
         gid: status.gids[1],
         groups: status.groups,
-        umask: status.umask,
+        umask: status.umask.unwrap_or(USUAL_UMASK),
         permitted: status.cap_permitted.0,
         bounding: status.cap_bounding.0,
         no_new_privileges: status.no_new_privs,

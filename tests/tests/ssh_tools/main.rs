@@ -2,6 +2,7 @@
 //! namespaces of its own.
 
 mod beside;
+mod editors;
 mod escapes;
 mod files;
 mod forwards;
