@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use devsync_tests::app::UID;
 
-use crate::rig::{Rig, Root, output, run, said};
+use crate::rig::{Rig, Root, output, said};
 
 /// What `devsync shell` asks for, by the words of stock ssh.
 const ASK: [&str; 2] = ["-o", "SetEnv=DEVSYNC_SHELL=beside"];
