@@ -2,18 +2,27 @@
 //! enter that root, the app's own through pods/exec, else one beside it, and that is said.
 
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::io::AsyncWriteExt;
 
 use crate::cli::{ShellArgs, TargetWord};
 use crate::cluster::{self, Cluster, PodTarget};
 use crate::connect::{Route, pod_of};
 use crate::error::CommandError;
-use crate::program::{self, End, Wish};
+use crate::program::{self, End, Program, Wish};
 use crate::settings;
 use crate::terminal;
 use crate::way;
 
 /// As the agent looks for them; the first two by name, so that the image's PATH has a say.
 const SHELLS: [&str; 4] = ["sh", "bash", "ash", "/busybox/sh"];
+
+/// Reads a script up to the line that is its argument, and runs it; nothing but what each shell has built in.
+const READ_AND_RUN: &str = "t=\nwhile IFS= read -r l; do\n  [ \"$l\" = \"$1\" ] && break\n  t=\"$t$l\n\"\ndone\nshift\n\
+                            eval \"$t\" </dev/null";
+/// Of a script on its way.
+const BUFFER: usize = 64 * 1024;
 
 pub async fn run(args: &ShellArgs) -> Result<ExitCode, CommandError> {
     let (config, project) = settings::project_of(args.target.target.as_ref())?;
@@ -100,10 +109,42 @@ async fn through_exec(
     shell: &str,
     wish: Wish,
 ) -> Result<ExitCode, CommandError> {
-    let wish = Wish { words: vec![shell.to_owned()], ..wish };
-    let program = cluster::exec(cluster, pod, &pod.container, &wish).await?;
-    match program.carry(wish.terminal.is_some()).await? {
+    let with_terminal = wish.terminal.is_some();
+    let program = match with_terminal || cluster::closes_input(cluster).await? {
+        true => {
+            let wish = Wish { words: vec![shell.to_owned()], ..wish };
+            cluster::exec(cluster, pod, &pod.container, &wish).await?
+        }
+        false => script(cluster, pod, shell, wish).await?,
+    };
+    match program.carry(with_terminal).await? {
         End::Missing(why) => Err(CommandError::new(format!("{shell} of {pod} cannot be started")).cause(why)),
         end => Ok(program::exit(&end)),
     }
+}
+
+/// A script on standard input, by a server that cannot tell the shell where it ends: a line that no script has does, and
+/// then it is run, without an input.
+async fn script(
+    cluster: &Cluster,
+    pod: &PodTarget,
+    shell: &str,
+    wish: Wish,
+) -> Result<Program, CommandError> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let last = format!("end-of-script-{:x}", since.as_nanos());
+    let words = [shell, "-c", READ_AND_RUN, shell, &last].map(str::to_owned).to_vec();
+    let mut program = cluster::exec(cluster, pod, &pod.container, &Wish { words, ..wish }).await?;
+    if let Some(mut to) = program.stdin.take() {
+        let (ours, mut from) = tokio::io::duplex(BUFFER);
+        program.stdin = Some(Box::new(ours));
+        // It ends with what it copies, or with the program's input.
+        tokio::spawn(async move {
+            if tokio::io::copy(&mut from, &mut to).await.is_ok() {
+                let _ = to.write_all(format!("\n{last}\n").as_bytes()).await;
+                let _ = to.flush().await;
+            }
+        });
+    }
+    Ok(program)
 }

@@ -57,6 +57,69 @@ fn is_replaced(namespace: &Namespace) -> Result<()> {
     Ok(())
 }
 
+/// A look around from beside an app, where `/` is the agent's.
+const LOOK_BESIDE: &str = "[ \"$(pwd)\" = \"$DEVSYNC_ROOT\" ] && echo there; ls; ls app; head -c 4 app/adder | tail -c 3; \
+                           echo; cd app; ls; id -u; [ -e devsync-agent ] || [ -e ../devsync-agent ] || echo of the app; \
+                           [ -e /devsync-agent ] && echo beside; ps; wget -q -O - http://127.0.0.1:8080/add/2/3; exit 7\n";
+
+fn is_beside(namespace: &Namespace) -> Result<()> {
+    let demo = manifests::with_toolbox(manifests::demo(manifests::RUST, 1, Agent::Restricted));
+    namespace.deploy(&demo.to_string(), "demo")?;
+    let project = Project::copy(Language::Rust, namespace.path("adder"))?;
+    let said = script(namespace, &project, LOOK_BESIDE)?.code(7)?;
+    let said = said.says(&[
+        "note: the agent may not enter the app's root",
+        "no shell of its own",
+        "beside the app",
+    ])?;
+    ensure!(said.err.lines().count() == 1, "{said:?}");
+    for word in ["there\napp\n", "adder\nELF\nadder\n65532\nof the app\nbeside\n", "/app/adder", "2 + 3 = 5"]
+    {
+        ensure!(said.out.contains(word), "no {word:?} in {said:?}");
+    }
+    // Nothing else leads there.
+    let exec = namespace.run(&project, &["exec", "deploy/demo", "--", "ls", "/"])?.code(255)?;
+    ensure!(exec.out.is_empty(), "{exec:?}");
+    exec.says(&["SYS_CHROOT", "devsync shell"])?;
+    Ok(())
+}
+
+fn is_the_apps_own(namespace: &Namespace, agent: Agent) -> Result<()> {
+    namespace.deploy(&manifests::demo(manifests::PYTHON, 1, agent).to_string(), "demo")?;
+    let project = Project::copy(Language::Python, namespace.path("adder"))?;
+    let text = "pwd; id -u; test -e /devsync-agent || echo own; cat; (exit 9)";
+    let said = script(namespace, &project, text)?.code(9)?;
+    ensure!(said.out == "/app\n65532\nown\n", "{said:?}");
+    match agent {
+        Agent::Restricted => {
+            drop(said.says(&["may not enter the app's root", "sh of container app, through pods/exec"])?)
+        }
+        _ => ensure!(said.err.is_empty(), "{said:?}"),
+    }
+    // One that is not whole is said by the shell itself.
+    let broken = script(namespace, &project, "echo 'never closed")?;
+    ensure!(broken.code == Some(2) && broken.out.is_empty(), "{broken:?}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs: cluster"]
+fn where_the_agent_is_restricted_an_app_without_a_shell_has_one_beside_it() -> Result<()> {
+    in_namespace(is_beside)
+}
+
+#[test]
+#[ignore = "needs: cluster"]
+fn where_the_agent_is_restricted_an_app_has_its_own_shell() -> Result<()> {
+    in_namespace(|namespace| is_the_apps_own(namespace, Agent::Restricted))
+}
+
+#[test]
+#[ignore = "needs: cluster"]
+fn without_an_agent_an_app_has_its_own_shell() -> Result<()> {
+    in_namespace(|namespace| is_the_apps_own(namespace, Agent::Absent))
+}
+
 #[test]
 #[ignore = "needs: cluster"]
 fn an_agent_without_tools_is_replaced_and_that_is_said() -> Result<()> {
