@@ -1,8 +1,10 @@
 //! `devsync debug` as a test drives it, and the real debuggers that are its clients.
 
+pub mod editor;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Lines};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -117,4 +119,17 @@ pub fn line_of(file: &Path, text: &str) -> Result<usize> {
     let source = fs::read_to_string(file)?;
     let line = source.lines().position(|line| line.contains(text));
     Ok(line.with_context(|| format!("no {text:?} in {}", file.display()))? + 1)
+}
+
+/// The Python environment with debugpy that `scripts/debugpy` makes.
+pub fn debugpy() -> Result<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
+    let environment = cache.context("HOME")?.join("devsync/debugpy");
+    ensure!(
+        environment.join("bin/python").exists(),
+        "{} is missing (hint: scripts/debugpy)",
+        environment.display()
+    );
+    Ok(environment)
 }

@@ -97,6 +97,11 @@ impl ProcDir {
         self.pid
     }
 
+    /// What a person calls its root directory; not for opening it.
+    pub fn root_path(&self) -> String {
+        format!("/proc/{}/root", self.pid)
+    }
+
     pub fn stat(&self) -> Result<Stat, ProcError> {
         let malformed = ProcError::Malformed { pid: self.pid, what: "stat" };
         Stat::parse(&self.read("stat", SMALL)?).ok_or(malformed)

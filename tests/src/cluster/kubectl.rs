@@ -55,7 +55,8 @@ impl Kubectl {
 
     /// Runs it to its end, which must be a good one; gives what it printed.
     pub fn run(&self, arguments: &[&str]) -> Result<String> {
-        let output = self.command(arguments).arg(REQUEST).output().context("start kubectl")?;
+        // First: what comes after `--` is another program's.
+        let output = self.command(&[&[REQUEST], arguments].concat()).output().context("start kubectl")?;
         succeeded(&output, &format!("kubectl {}", arguments.join(" ")))
     }
 

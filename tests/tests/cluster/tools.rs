@@ -1,7 +1,11 @@
-//! The tools against pods: `exec`, `ssh-config`, `shell`, `debug`; what they share.
+//! The tools against pods: `exec`, `ssh-config`, `shell`, `debug`, `doctor`; what they share.
 
 mod debug;
+mod debugpy;
+mod doctor;
 mod exec;
+mod host_key;
+mod probes;
 mod shell;
 
 use std::path::PathBuf;

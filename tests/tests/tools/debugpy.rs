@@ -1,14 +1,14 @@
 //! `devsync debug` on a Python program with the real debugpy, and a client that speaks its protocol (DAP).
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use devsync_tests::debugger::{Debug, line_of};
+use anyhow::{Context, Result, ensure};
+use devsync_tests::debugger::editor::Editor;
+use devsync_tests::debugger::{Debug, debugpy, line_of};
 use serde_json::{Value, json};
 
 use crate::rig::{Rig, both};
@@ -26,15 +26,6 @@ while True:
     open('count', 'w').write(str(n))
     time.sleep(0.02)
 ";
-
-/// Made by `scripts/debugpy`.
-fn python() -> Result<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
-    let python = cache.context("HOME")?.join("devsync/debugpy/bin/python");
-    ensure!(python.exists(), "{} is missing (hint: scripts/debugpy)", python.display());
-    Ok(python)
-}
 
 /// The program, in the network of this machine: debugpy listens where the app is.
 struct App(Child, PathBuf);
@@ -75,88 +66,11 @@ impl Drop for App {
     }
 }
 
-/// A client of the debug adapter protocol.
-struct Editor {
-    stream: BufReader<TcpStream>,
-    seq: u64,
-}
-
-impl Editor {
-    fn connect(port: u64) -> Result<Editor> {
-        let stream = TcpStream::connect(("127.0.0.1", u16::try_from(port)?))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Editor { stream: BufReader::new(stream), seq: 0 })
-    }
-
-    fn send(&mut self, command: &str, arguments: &Value) -> Result<u64> {
-        self.seq += 1;
-        let body = json!({"seq": self.seq, "type": "request", "command": command, "arguments": arguments})
-            .to_string();
-        write!(self.stream.get_mut(), "Content-Length: {}\r\n\r\n{body}", body.len())?;
-        Ok(self.seq)
-    }
-
-    fn message(&mut self) -> Result<Value> {
-        let mut length = 0;
-        loop {
-            let mut line = String::new();
-            ensure!(self.stream.read_line(&mut line)? > 0, "the adapter has gone");
-            match line.trim().split_once(": ") {
-                Some(("Content-Length", value)) => length = value.parse()?,
-                Some(_) => {}
-                None => break,
-            }
-        }
-        let mut body = vec![0; length];
-        self.stream.read_exact(&mut body)?;
-        Ok(serde_json::from_slice(&body)?)
-    }
-
-    fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
-        loop {
-            let message = self.message()?;
-            if message["success"] == false {
-                bail!("{message}");
-            }
-            if wanted(&message) {
-                return Ok(message["body"].clone());
-            }
-        }
-    }
-
-    fn event(&mut self, name: &str) -> Result<Value> {
-        self.until(|message| message["event"] == name)
-    }
-
-    fn ask(&mut self, command: &str, arguments: &Value) -> Result<Value> {
-        let seq = self.send(command, arguments)?;
-        self.until(|message| message["request_seq"] == seq && message["type"] == "response")
-    }
-
-    /// Attaches with a breakpoint, waits until it hits, and gives what `expression` is there.
-    fn stop_at(&mut self, file: &Path, line: usize, expression: &str) -> Result<Value> {
-        self.ask("initialize", &json!({"adapterID": "devsync", "pathFormat": "path"}))?;
-        self.send("attach", &json!({"justMyCode": false}))?;
-        self.event("initialized")?;
-        let source = json!({"source": {"path": file}, "breakpoints": [{"line": line}]});
-        let set = self.ask("setBreakpoints", &source)?;
-        ensure!(set["breakpoints"][0]["verified"] == true, "{set}");
-        self.ask("configurationDone", &json!({}))?;
-        let stopped = self.event("stopped")?;
-        ensure!(stopped["reason"] == "breakpoint", "{stopped}");
-        let stack = self.ask("stackTrace", &json!({"threadId": stopped["threadId"]}))?;
-        let frame = &stack["stackFrames"][0];
-        ensure!(frame["name"] == "step", "{stack}");
-        let value = self.ask("evaluate", &json!({"expression": expression, "frameId": frame["id"]}))?;
-        Ok(value["result"].clone())
-    }
-}
-
 #[test]
 #[ignore = "needs: root, debugpy"]
 fn debugpy_stops_at_a_line_of_a_running_program_and_lets_go() -> Result<()> {
     let rig = Rig::new()?;
-    let app = App::start(&rig, &python()?)?;
+    let app = App::start(&rig, &debugpy()?.join("bin/python"))?;
     let (file, target) = (rig.path("pod/app.py"), app.target());
     let line = line_of(&file, "return total")?;
     let debug = Debug::start(rig.command(&Debug::words(&target, &["--write"])))?;
