@@ -43,7 +43,7 @@ pub(super) fn look(target: &Target) -> Vec<Finding> {
         };
     found.push(dumpable(&identity, app));
     found.push(restart(&identity));
-    found.push(super::editors::look(&identity, &root));
+    found.push(super::editors::look(&identity, &root, agent));
     found
 }
 

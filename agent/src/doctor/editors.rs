@@ -2,11 +2,14 @@
 //! and take its loader, libraries and a shell from the image. Files are looked at, nothing is run.
 
 use std::io::{Read, Take};
+use std::os::fd::AsFd;
 
 use devsync_protocol::finding::Finding;
 use devsync_protocol::path::display;
 
 use crate::shell::{PATH, SHELLS, passwd};
+use crate::sys::mountpoint;
+use crate::sys::proc::Status;
 use crate::target::access::Hand;
 use crate::target::identity::Identity;
 use crate::target::root::TargetRoot;
@@ -23,6 +26,8 @@ const LONGEST: u64 = 16 * 1024 * 1024;
 const MEMORY: u64 = 1 << 30;
 /// The agent's own, by either version of cgroups.
 const LIMITS: [&str; 2] = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+/// The capability that a program in another root is started with.
+const SYS_CHROOT: u8 = 18;
 /// Directories of a PATH that are looked at.
 const DIRECTORIES: usize = 32;
 
@@ -42,9 +47,12 @@ struct Image {
     home_is_shut: Option<String>,
     /// Of the agent's container, in bytes.
     memory: Option<u64>,
+    /// The agent cannot start a program there.
+    is_closed: bool,
 }
 
-pub(super) fn look(app: &Identity, root: &TargetRoot) -> Finding {
+/// `agent`: its own status.
+pub(super) fn look(app: &Identity, root: &TargetRoot, agent: &Status) -> Finding {
     let environment = app.access().inspect(|| app.proc().environ()).unwrap_or_default();
     let variable = |name: &[u8]| environment.iter().find_map(|entry| entry.strip_prefix(name));
     let text = read(root, "/etc/passwd").unwrap_or_default();
@@ -66,6 +74,7 @@ pub(super) fn look(app: &Identity, root: &TargetRoot) -> Finding {
             has_cpp: libraries("libstdc++.so.6").iter().any(|file| root.open_file(file.as_bytes()).is_ok()),
             home_is_shut: shut(root, &home),
             home: display(&home),
+            is_closed: !mountpoint::is_own_root(root.as_fd()) && !agent.cap_effective.has(SYS_CHROOT),
             memory: LIMITS.iter().find_map(|file| std::fs::read_to_string(file).ok()?.trim().parse().ok()),
         }),
     )
@@ -105,6 +114,7 @@ fn newest(libc: &[u8]) -> Option<u32> {
 
 fn judge(image: &Image) -> String {
     let lacks: Vec<String> = [
+        image.is_closed.then(|| "the agent lacks SYS_CHROOT to start a program in the app's root".to_owned()),
         image.shell.is_none().then(|| "the image has no shell".to_owned()),
         match image.glibc {
             None if image.has_musl => Some("the image has musl in the place of glibc".to_owned()),
@@ -172,6 +182,8 @@ mod tests {
         let shut = judge(&Image { home_is_shut: Some("it does not exist".to_owned()), ..debian() });
         let small = judge(&Image { memory: Some(128 << 20), ..debian() });
         assert!(small.contains("the agent's container, which may have 128 MiB"), "{small}");
+        let closed = judge(&Image { is_closed: true, ..debian() });
+        assert!(closed.contains("here: the agent lacks SYS_CHROOT"), "{closed}");
         assert!(shut.contains("the home /root cannot be written: it does not exist;"), "{shut}");
     }
 

@@ -17,7 +17,8 @@ base64 -d <<'ARCHIVE' | tar -xzf - -C "$server"
 @ARCHIVE@
 ARCHIVE
 cd "$server"
-setsid sh -c 'echo $$ >pid; exec python3 server.py' >log 2>&1 </dev/null &
+nohup python3 server.py >log 2>&1 </dev/null &
+echo $! >pid
 while [ ! -s port ]; do sleep 0.1; done
 echo "listening on $(cat port)"
 "#;

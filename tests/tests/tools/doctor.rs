@@ -14,6 +14,21 @@ fn app(rig: &Rig) -> Result<App> {
     App::start(&Place::Directory(rig.path("pod")), &["sh", "-c", "echo up; exec sleep 1000"], "up")
 }
 
+/// `doctor` by an agent that lacks capabilities.
+fn without(rig: &Rig, target: &str, capabilities: &str) -> Command {
+    let whole = rig.command(&["doctor", target, "-o", "json"]);
+    let mut less = Command::new("setpriv");
+    less.arg(format!("--bounding-set={capabilities}"))
+        .arg("--")
+        .arg(whole.get_program())
+        .args(whole.get_args());
+    less.current_dir(rig.dir.path());
+    whole.get_envs().filter_map(|(name, value)| Some((name, value?))).for_each(|(name, value)| {
+        less.env(name, value);
+    });
+    less
+}
+
 /// The findings of the last part, which is the app's.
 fn of_app(output: &Output) -> Result<Vec<Value>> {
     let said: Value = serde_json::from_slice(&output.stdout).with_context(|| both(output))?;
@@ -82,6 +97,9 @@ fn doctor_says_what_an_editors_server_would_lack() -> Result<()> {
         said.status.code() == Some(0) && text.contains("the image has no shell; the image has no glibc"),
         "{text}"
     );
+    let said = without(&rig, &format!("pid/{}", app.pid()), "-sys_chroot").output()?;
+    let text = topic(&of_app(&said)?, "editors")?["text"].as_str().unwrap_or_default().to_owned();
+    ensure!(text.contains("the agent lacks SYS_CHROOT"), "{text}");
     Ok(())
 }
 
@@ -91,16 +109,7 @@ fn doctor_says_what_an_agent_with_too_little_lacks() -> Result<()> {
     let rig = Rig::new()?;
     let app = app(&rig)?;
     let target = format!("pid/{}", app.pid());
-    let whole = rig.command(&["doctor", &target, "-o", "json"]);
-    let mut less = Command::new("setpriv");
-    less.args(["--bounding-set=-sys_ptrace,-setuid,-setgid", "--"])
-        .arg(whole.get_program())
-        .args(whole.get_args());
-    less.current_dir(rig.dir.path());
-    whole.get_envs().filter_map(|(name, value)| Some((name, value?))).for_each(|(name, value)| {
-        less.env(name, value);
-    });
-    let said = less.output()?;
+    let said = without(&rig, &target, "-sys_ptrace,-setuid,-setgid").output()?;
     ensure!(said.status.code() == Some(1), "{}", both(&said));
     let root = topic(&of_app(&said)?, "root")?.clone();
     ensure!(root["level"] == "problem", "{root}");
