@@ -9,6 +9,7 @@ use crate::error::CommandError;
 use crate::program::{self, End, Wish};
 use crate::settings;
 use crate::terminal;
+use crate::transport::container;
 use crate::way;
 
 pub async fn run(args: &ExecArgs) -> Result<ExitCode, CommandError> {
@@ -56,6 +57,11 @@ pub(super) async fn through_agent(route: &Route, wish: &Wish) -> Result<End, Com
     let (program, way) = way::program(route, wish).await?;
     let end = program.carry(wish.terminal.is_some()).await;
     drop(way);
+    if let (Ok(End::Exit(program::OWN_FAILURE)), TargetWord::Container { engine, .. }) = (&end, &route.target)
+        && let Some(command) = container::lacks_tools(*engine).await
+    {
+        eprintln!("hint: {command}: with that image here, a container without a shell gets one");
+    }
     end
 }
 

@@ -71,8 +71,7 @@ fn a_crash_is_shown_and_the_next_save_serves() -> Result<()> {
     let broken = format!("raise ValueError('broken on import')\n{}", crate::rig::source("two"));
     fs::write(rig.laptop.join("app.py"), broken)?;
     // One that crashes at once was not restarted, one that crashes after a moment was.
-    let note =
-        attach.any_event_where(&["note", "restart_failed"], |e| e.to_string().contains("status 1"))?;
+    let note = attach.any_event_where(&["note", "restart_failed"], |e| e.to_string().contains("status 1"))?;
     let (text, cause) = (note["text"].as_str().unwrap_or_default(), note["cause"].as_str());
     ensure!(
         text.lines().any(|line| line.trim() == "ValueError: broken on import")
