@@ -2,6 +2,7 @@
 //! It changes nothing: a write is tried with a file that has no name.
 
 mod app;
+mod editors;
 mod machine;
 
 use std::io::{self, Write};

@@ -179,7 +179,7 @@ impl Shared {
     /// May this key log in from there, and what is it good for? A registered key needs no line in the file.
     fn check(&self, key: &PublicKey, source: IpAddr) -> Result<(Option<Arc<Grant>>, Rights), Refusal> {
         if let Some(grant) = self.registered.find(key, Instant::now()) {
-            return Ok((Some(grant), Rights::default()));
+            return Ok((Some(grant), Rights { beside: true, ..Rights::default() }));
         }
         let file = self.authorized.as_ref().ok_or(Refusal::Unknown)?;
         file.check(key, source, SystemTime::now()).map(|rights| (None, rights))

@@ -13,6 +13,8 @@ use seccompiler::{SeccompAction, SeccompFilter};
 
 const DEFAULT_SET: &str = "--bounding-set=-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+net_bind_service,+sys_chroot,+mknod,+audit_write,+setfcap";
 const NO_SET: &str = "--bounding-set=-all";
+const UNPRIVILEGED: [&str; 5] =
+    ["--reuid=65532", "--regid=65532", "--clear-groups", "--inh-caps=-all", NO_SET];
 
 /// A server of root's file that runs as uid 65532 without any capability.
 fn unprivileged_server() -> (tempfile::TempDir, App) {
@@ -20,8 +22,7 @@ fn unprivileged_server() -> (tempfile::TempDir, App) {
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("sets the mode");
     let exe = directory.path().join("server");
     compile(&exe, "old");
-    let ids = ["--reuid=65532", "--regid=65532", "--clear-groups", "--inh-caps=-all", NO_SET];
-    let app = App::start(Command::new("setpriv").args(ids).arg(&exe).args(["4", "0"]));
+    let app = App::start(Command::new("setpriv").args(UNPRIVILEGED).arg(&exe).args(["4", "0"]));
     app.line("START old");
     (directory, app)
 }
@@ -47,8 +48,7 @@ fn root_with_the_default_capabilities_restarts_an_unprivileged_app() {
 fn the_same_ids_without_capabilities_suffice() {
     let (_directory, mut app) = unprivileged_server();
     let start = start_time(app.pid);
-    let ids = ["setpriv", "--reuid=65532", "--regid=65532", "--clear-groups", "--inh-caps=-all", NO_SET];
-    let helper = launcher(&ids);
+    let helper = launcher(&[&["setpriv"], &UNPRIVILEGED[..]].concat());
     helper.permitted(app.pid, start).expect("is permitted");
     helper.restart(app.pid, start, app.restart(GRACEFUL)).expect("restarts");
     app.line("START old");
@@ -84,6 +84,25 @@ fn root_without_capabilities_is_told_what_it_lacks() {
     let failure =
         helper.restart(app.pid, start_time(app.pid), app.restart(GRACEFUL)).expect_err("is refused");
     assert!(failure.cause.contains("DAC_OVERRIDE"), "{failure:?}");
+    assert!(app.runs());
+}
+
+#[test]
+#[ignore = "needs: root"]
+fn an_app_that_is_not_dumpable_is_said_to_be() {
+    let (directory, app) = unprivileged_server();
+    drop(app);
+    // Who executes what it may not read is not dumpable.
+    let exe = directory.path().join("server");
+    fs::set_permissions(&exe, fs::Permissions::from_mode(0o111)).expect("sets the mode");
+    // setpriv itself still has capabilities at its execve, and with them the file is readable.
+    let mut app = App::start(
+        Command::new("setpriv").args(UNPRIVILEGED).args(["sh", "-c", "exec \"$0\" 4 0"]).arg(&exe),
+    );
+    app.line("START old");
+    let helper = launcher(&[&["setpriv"], &UNPRIVILEGED[..]].concat());
+    let refusal = helper.permitted(app.pid, start_time(app.pid)).expect_err("is refused");
+    assert_eq!(refusal.kind, RefusalKind::NotDumpable, "{refusal:?}");
     assert!(app.runs());
 }
 

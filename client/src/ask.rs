@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use crate::error::{CommandError, Kind};
+
 /// One question at a time: several targets may have one.
 static ASKING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
@@ -11,10 +13,15 @@ pub async fn confirm(question: &str) -> Option<bool> {
     Some(matches!(line.trim(), "y" | "Y" | "yes" | "Yes"))
 }
 
-/// Asks for `expected` to be typed; `None` where there is nobody to ask.
-pub async fn typed(question: &str, expected: &str) -> Option<bool> {
-    let line = answer(&crate::report::plain(question)).await?;
-    Some(line.trim() == expected)
+/// Goes on only where the name of what is changed is typed: `what` says why it is asked, `name` has its kind before it,
+/// and `hint` says what to do where nobody is here to answer.
+pub async fn confirmed(what: &str, (kind, name): (&str, &str), hint: &str) -> Result<(), CommandError> {
+    let question = format!("{what}.\nType the {kind}'s name to go on: ");
+    match answer(&crate::report::plain(&question)).await {
+        Some(line) if line.trim() == name => Ok(()),
+        Some(_) => Err(CommandError::new("ended without changing anything").cause("another name was typed")),
+        None => Err(CommandError::new(what).kind(Kind::Usage).cause("nobody is here to answer").hint(hint)),
+    }
 }
 
 /// What is typed; `None` where there is nobody to ask.

@@ -149,6 +149,13 @@ impl Cluster {
         }
     }
 
+    /// The server's version, as `(1, 30)`; what a number has after it (`30+`) is left out.
+    pub async fn version(&self, doing: &str) -> Result<(u32, u32), CommandError> {
+        let version = self.ask(doing, self.client.apiserver_version()).await?;
+        let number = |text: &str| text.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().unwrap_or(0);
+        Ok((number(&version.major), number(&version.minor)))
+    }
+
     /// As [`explain`]; a server that cannot be reached is named.
     pub fn explain(&self, error: kube::Error, doing: &str) -> CommandError {
         explain::at(error, doing, Some(self))

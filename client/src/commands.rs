@@ -83,5 +83,5 @@ fn write_line(text: &str) -> Result<(), CommandError> {
 }
 
 pub(crate) fn say_json(value: &impl Serialize) -> Result<(), CommandError> {
-    write_line(&serde_json::to_string(value).unwrap_or_default())
+    write_line(&crate::report::json(value))
 }

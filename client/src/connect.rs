@@ -161,16 +161,7 @@ async fn over_ssh(
     host: &str,
     port: u16,
 ) -> Result<Transport, CommandError> {
-    let missing = |flag: &str, hint: &str| {
-        CommandError::usage(format!("{} needs {flag}", route.target)).hint(hint.to_owned())
-    };
-    let identity = route.identity.clone();
-    let identity = identity
-        .ok_or_else(|| missing("--identity FILE", "the private key whose public half the agent was given"))?;
-    let host_key = route.host_key.as_deref();
-    let host_key = host_key
-        .ok_or_else(|| missing("--host-key FILE|KEY", "the agent prints its host key when it starts"))?;
-    let host_key = PinnedKey::parse(host_key).map_err(|error| CommandError::of(error).kind(Kind::Usage))?;
+    let (identity, host_key) = (identity_for(route)?, host_key_for(route)?);
     let addr = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let user = user.unwrap_or("devsync").to_owned();
     let (session, reverse) = (route.seat.name()?, route.reverse.clone());
@@ -191,6 +182,24 @@ async fn over_ssh(
         transport.level = Some(LINK_LEVEL);
     }
     Ok(transport)
+}
+
+fn missing(route: &Route, flag: &str, hint: &str) -> CommandError {
+    CommandError::usage(format!("{} needs {flag}", route.target)).hint(hint)
+}
+
+/// The person's key, for an agent that was given it.
+pub(crate) fn identity_for(route: &Route) -> Result<PathBuf, CommandError> {
+    let hint = "the private key whose public half the agent was given";
+    route.identity.clone().ok_or_else(|| missing(route, "--identity FILE", hint))
+}
+
+/// The host key of an agent that is reached by its address alone.
+pub(crate) fn host_key_for(route: &Route) -> Result<PinnedKey, CommandError> {
+    let given = route.host_key.as_deref();
+    let hint = "the agent prints its host key when it starts";
+    let given = given.ok_or_else(|| missing(route, "--host-key FILE|KEY", hint))?;
+    PinnedKey::parse(given).map_err(|error| CommandError::of(error).kind(Kind::Usage))
 }
 
 fn is_loopback(host: &str) -> bool {

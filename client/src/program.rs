@@ -94,6 +94,20 @@ pub struct Program {
 }
 
 impl Program {
+    /// Its end; what it says is dropped, and it has no input.
+    pub async fn quietly(self) -> Result<End, CommandError> {
+        let Self { stdin, stdout, stderr, control, end } = self;
+        drop(stdin);
+        let err = async {
+            if let Some(stderr) = stderr {
+                let _ = drain(stderr, tokio::io::sink()).await;
+            }
+        };
+        let (_, (), end) = tokio::join!(drain(stdout, tokio::io::sink()), err, end);
+        drop(control);
+        end
+    }
+
     /// Joins its streams with those of this process until it ends; the terminal is as before afterwards.
     pub async fn carry(self, terminal: bool) -> Result<End, CommandError> {
         let raw = terminal.then(Raw::enter).transpose();

@@ -11,9 +11,11 @@ use serde::Serialize;
 use crate::cli::{Output, OutputArgs};
 use crate::error::{CommandError, colour_on_stderr, render};
 
+mod json;
 mod plain;
 mod words;
 
+pub use json::{json, json_pretty};
 pub use plain::{plain, plain_line, terminal_line};
 pub use words::{bytes, count, millis};
 
@@ -325,7 +327,7 @@ impl Reporter {
 
     fn json(&mut self, event: &Event) {
         let told = Told { event, target: self.target.as_deref() };
-        let mut line = serde_json::to_string(&told).unwrap_or_default();
+        let mut line = json(&told);
         line.push('\n');
         self.print(&line);
     }

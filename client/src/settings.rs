@@ -140,12 +140,7 @@ pub fn wishes(sync: &[SyncSpec], exe: Option<&PathBuf>, config: &Config, project
 }
 
 impl Settings {
-    pub fn new(
-        args: &AttachArgs,
-        config: Config,
-        project: PathBuf,
-        target: &TargetWord,
-    ) -> Result<Self, CommandError> {
+    pub fn new(args: &AttachArgs, config: Config, project: PathBuf) -> Result<Self, CommandError> {
         let mut wishes = wishes(&args.sync, args.exe.as_ref(), &config, &project);
         wishes.build = args.build.clone().or_else(|| config.build.clone());
         let excludes = [config.exclude, args.exclude.clone()].concat();
@@ -166,13 +161,6 @@ impl Settings {
         let rules = if args.restart.is_empty() { config.restart.0 } else { args.restart.clone() };
         let grace = grace(args.grace.or(config.grace))?.unwrap_or(GRACE);
         let on_change = config.on_change;
-        if let Some(rule) = on_change.first()
-            && matches!(target, TargetWord::Ssh { .. })
-        {
-            return Err(CommandError::usage(format!("[[on_change]] {} cannot be run there", rule.words()))
-                .cause("an agent that is reached by its address alone lets no second key in")
-                .hint("name the pod, the container or the process instead, or take [[on_change]] out"));
-        }
         Ok(Self { project, wishes, excludes, options, rules, grace, on_change })
     }
 }

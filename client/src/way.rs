@@ -10,10 +10,10 @@ use tokio::net::TcpStream;
 
 use crate::cli::TargetWord;
 use crate::cluster::{self, Access, PodTarget, Raw, Said};
-use crate::connect::{Route, pod_of, tell_container, tell_stdio};
-use crate::error::{CommandError, Kind};
+use crate::connect::{Route, host_key_for, identity_for, pod_of, tell_container, tell_stdio};
+use crate::error::CommandError;
 use crate::program::{Program, Wish};
-use crate::transport::ssh::{PinnedKey, program_over};
+use crate::transport::ssh::{PinnedKey, ProgramChannel, ProgramKey};
 use crate::transport::{Link, Transport, container, stdio};
 
 /// A host key's line is some hundred bytes.
@@ -28,6 +28,8 @@ pub struct Way {
     /// What errors call the server.
     pub name: String,
     pub pod: Option<PodTarget>,
+    /// The key was; else the agent knows those that it was given.
+    pub is_registered: bool,
     end: Carrier,
 }
 
@@ -54,15 +56,26 @@ impl Way {
     }
 }
 
-/// Runs `wish` through the agent's SSH server in the app's root, with a key of this moment; no words are a shell.
+/// Runs `wish` through the agent's SSH server in the app's root, with a key of this moment where one can be registered,
+/// else with the person's; no words are a shell.
 pub async fn program(route: &Route, wish: &Wish) -> Result<(Program, WayEnd), CommandError> {
+    let (channel, end) = channel(route, wish).await?;
+    Ok((channel.start(wish).await?, end))
+}
+
+/// The channel on which `wish` can be started; nothing of the input here was read.
+pub async fn channel(route: &Route, wish: &Wish) -> Result<(ProgramChannel, WayEnd), CommandError> {
     let key = PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519);
     let key = key.map_err(|error| CommandError::new("a key for this session cannot be made").cause(error))?;
     let way = open(route, key.public_key()).await?;
+    let identity = match way.is_registered {
+        true => ProgramKey::Session(Arc::new(key)),
+        false => ProgramKey::File(identity_for(route)?),
+    };
     let (host_key, name) = (way.host_key.clone(), way.name.clone());
     let (reader, writer, end) = way.split();
     let stream = tokio::io::join(reader, writer);
-    Ok((program_over(stream, Arc::new(key), &host_key, &name, wish).await?, end))
+    Ok((ProgramChannel::open(stream, identity, &host_key, &name, wish).await?, end))
 }
 
 /// Keeps the carrier alive, and knows why it ended.
@@ -99,11 +112,12 @@ pub async fn open(route: &Route, key: &PublicKey) -> Result<Way, CommandError> {
                 host_key: route.host_key.clone(),
                 ..Access::default()
             };
-            let Raw { stream, host_key, said } = cluster::raw(&cluster, &pod, key, &access).await?;
+            let Raw { stream, host_key, said, is_registered } =
+                cluster::raw(&cluster, &pod, key, &access).await?;
             let (reader, writer) = tokio::io::split(stream);
             let (reader, writer) = (Box::new(reader), Box::new(writer));
             let (name, end) = (pod.to_string(), Carrier::PortForward(said));
-            Ok(Way { reader, writer, host_key, name, pod: Some(pod), end })
+            Ok(Way { reader, writer, host_key, name, pod: Some(pod), is_registered, end })
         }
     }
 }
@@ -112,7 +126,10 @@ pub async fn open(route: &Route, key: &PublicKey) -> Result<Way, CommandError> {
 async fn child(transport: Transport, name: String) -> Result<Way, CommandError> {
     let Transport { mut reader, writer, link, .. } = transport;
     match first_line(&mut reader).await.as_deref().and_then(PinnedKey::of_line) {
-        Some(host_key) => Ok(Way { reader, writer, host_key, name, pod: None, end: Carrier::Child(link) }),
+        Some(host_key) => {
+            let end = Carrier::Child(link);
+            Ok(Way { reader, writer, host_key, name, pod: None, is_registered: true, end })
+        }
         None => {
             drop((reader, writer));
             let said = link.close().await.unwrap_or_else(|| "it said nothing".to_owned());
@@ -137,11 +154,7 @@ async fn first_line(reader: &mut (impl AsyncRead + Unpin)) -> Option<String> {
 
 /// An agent that serves somewhere: both keys were given beforehand.
 async fn socket(route: &Route, host: &str, port: u16, name: String) -> Result<Way, CommandError> {
-    let pinned = route.host_key.as_deref().ok_or_else(|| {
-        CommandError::usage(format!("{name} needs --host-key FILE|KEY"))
-            .hint("the agent prints its host key when it starts")
-    })?;
-    let host_key = PinnedKey::parse(pinned).map_err(|error| CommandError::of(error).kind(Kind::Usage))?;
+    let host_key = host_key_for(route)?;
     let stream = TcpStream::connect((host, port)).await.map_err(|error| {
         CommandError::new(format!("cannot connect to {host} port {port}"))
             .cause(error)
@@ -150,5 +163,5 @@ async fn socket(route: &Route, host: &str, port: u16, name: String) -> Result<Wa
     let _ = stream.set_nodelay(true);
     let (reader, writer) = stream.into_split();
     let (reader, writer) = (Box::new(reader), Box::new(writer));
-    Ok(Way { reader, writer, host_key, name, pod: None, end: Carrier::Socket })
+    Ok(Way { reader, writer, host_key, name, pod: None, is_registered: false, end: Carrier::Socket })
 }

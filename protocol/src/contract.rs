@@ -31,6 +31,19 @@ pub const SUBSYSTEM: &str = "devsync";
 /// The variable by which a client names its session before it starts the subsystem: a connection of the same key that
 /// named the same one is over.
 pub const SESSION_VARIABLE: &str = "DEVSYNC_SESSION";
+/// A client's shell may be one *beside* the app, says this variable with the value [`BESIDE`]: the agent accepts it
+/// where it cannot enter the app's root and the key was registered; a shell of that channel then runs in the agent's own
+/// container. Refused, a shell is in the app's root as always.
+pub const SHELL_VARIABLE: &str = "DEVSYNC_SHELL";
+pub const BESIDE: &str = "beside";
+/// In that shell: where the app's root is.
+pub const ROOT_VARIABLE: &str = "DEVSYNC_ROOT";
+/// A command is one program and its arguments, says this variable with the value [`PROGRAM`]: nothing of it is for a
+/// shell to read, and one that is not there is told by [`MISSING_SIGNAL`].
+pub const PROGRAM_VARIABLE: &str = "DEVSYNC_COMMAND";
+pub const PROGRAM: &str = "program";
+/// The exit signal of a channel whose program is not there; the reason is its message.
+pub const MISSING_SIGNAL: &str = "missing@devsync";
 
 /// The supervisor's executable, in the agent's image and in the directory that it installs itself into.
 pub const RUN_PROGRAM: &str = "devsync-run";

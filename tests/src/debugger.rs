@@ -95,6 +95,15 @@ pub fn gdb(symbols: &Path, port: u64, words: &[&str]) -> Command {
     gdb
 }
 
+/// lldb that does `words` after connecting, one after the other, and ends.
+pub fn lldb(symbols: &Path, port: u64, words: &[&str]) -> Command {
+    let mut lldb = Command::new("timeout");
+    lldb.args(["--foreground", PATIENCE, "lldb", "--no-lldbinit", "--batch", "-o"]);
+    lldb.arg(format!("gdb-remote 127.0.0.1:{port}"));
+    lldb.args(words.iter().flat_map(|word| ["-o", word])).arg(symbols).stdin(Stdio::null());
+    lldb
+}
+
 /// Delve that does `words`, one after the other, in a home of its own, and ends without killing the app.
 pub fn dlv(home: &Path, port: u64, words: &[&str]) -> Result<Command> {
     let script = home.join("init.dlv");

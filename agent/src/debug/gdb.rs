@@ -2,7 +2,7 @@
 //! app runs, and would leave its breakpoints in the app. So the app is sent a signal that means nothing to it, which
 //! gdbserver stops it for, and what gdb put in is taken out in gdb's place.
 
-mod inserted;
+mod client;
 
 use std::io::{self, Read, Write};
 use std::process::{ChildStdin, ExitStatus, Stdio};
@@ -15,7 +15,7 @@ use nix::libc::SIGCONT;
 use super::DebugError;
 use super::tool::Tool;
 use crate::target::identity::Identity;
-use inserted::Inserted;
+use client::Client;
 
 const PART: usize = 64 * 1024;
 /// Between two signals: gdbserver may have been busy.
@@ -66,18 +66,17 @@ fn wait(told: &Receiver<Over>, app: &Identity) -> io::Result<ExitStatus> {
 
 /// What gdb says; and at its end, what it would say to let go.
 fn pass(mut to: ChildStdin, pid: u32, tell: &Sender<Over>) {
-    let mut inserted = Inserted::default();
+    let mut client = Client::of(pid);
     let mut from = io::stdin().lock();
     let mut part = vec![0; PART];
     while let Ok(len @ 1..) = from.read(&mut part) {
-        let bytes = part.get(..len).unwrap_or_default();
-        inserted.see(bytes);
-        if to.write_all(bytes).is_err() {
+        let bytes = client.pass(part.get(..len).unwrap_or_default());
+        if to.write_all(&bytes).is_err() {
             break;
         }
     }
     // In one piece: each arrival may cost a byte.
-    let _ = to.write_all(&inserted.undo(pid));
+    let _ = to.write_all(&client.farewell());
     drop(to);
     let _ = tell.send(Over::Input);
 }

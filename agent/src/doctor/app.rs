@@ -29,19 +29,21 @@ pub(super) fn look(target: &Target) -> Vec<Finding> {
     let mut found = vec![who(target, app, label.as_deref())];
     let expected = predicted(FsIds::current(), agent, app);
     let opened = Identity::open(target.app).map(Arc::new);
-    let identity = match opened.and_then(|app| TargetRoot::open(Arc::clone(&app)).map(|root| (app, root))) {
-        Ok((identity, root)) => {
-            found.push(entered(expected, identity.access().class()));
-            found.extend(writes(target, &root));
-            identity
-        }
-        Err(error) => {
-            found.push(shut(expected, &error));
-            return found;
-        }
-    };
+    let (identity, root) =
+        match opened.and_then(|app| TargetRoot::open(Arc::clone(&app)).map(|root| (app, root))) {
+            Ok((identity, root)) => {
+                found.push(entered(expected, identity.access().class()));
+                found.extend(writes(target, &root));
+                (identity, root)
+            }
+            Err(error) => {
+                found.push(shut(expected, &error));
+                return found;
+            }
+        };
     found.push(dumpable(&identity, app));
     found.push(restart(&identity));
+    found.push(super::editors::look(&identity, &root));
     found
 }
 

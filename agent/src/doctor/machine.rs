@@ -99,10 +99,7 @@ fn inotify(watches: u64, instances: u64) -> Finding {
         false => Finding::warning(
             "inotify",
             format!("{text}: an app that reloads by itself may find none left (the agent needs none)"),
-            format!(
-                "sysctl -w fs.inotify.max_user_watches=524288 fs.inotify.max_user_instances={} on the node",
-                512
-            ),
+            "sysctl -w fs.inotify.max_user_watches=524288 fs.inotify.max_user_instances=512 on the node",
         ),
     }
 }

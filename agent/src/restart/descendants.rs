@@ -2,12 +2,12 @@
 //! they neither keep its ports nor work on. Only those of the same mount namespace: no shell, no other container.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::poll::PollTimeout;
 
-use crate::sys::{proc_task, ptrace};
+use crate::sys::pidfd::PidFd;
+use crate::sys::proc_task;
 
 /// How long they may take for SIGTERM, then for SIGKILL.
 const TERM_TIME: Duration = Duration::from_millis(1000);
@@ -16,7 +16,7 @@ const KILL_TIME: Duration = Duration::from_millis(2000);
 /// The processes below `pid` in its mount namespace that are alive.
 pub fn of(pid: i32) -> Vec<i32> {
     let Ok(namespace) = proc_task::mount_namespace(pid) else { return Vec::new() };
-    let alive = |pid: &i32| proc_task::status(*pid).is_ok_and(|status| !"ZX".contains(status.state));
+    let alive = |pid: &i32| proc_task::status(*pid).is_ok_and(|status| !status.is_dead());
     let same = |pid: &i32| proc_task::mount_namespace(*pid).is_ok_and(|theirs| theirs == namespace);
     let found = below(pid, |pid| proc_task::children(pid).unwrap_or_default());
     found.into_iter().filter(|pid| alive(pid) && same(pid)).collect()
@@ -46,13 +46,13 @@ pub fn end(pid: i32) -> u32 {
 }
 
 fn end_all(pids: &[i32]) -> u32 {
-    let mut alive: Vec<OwnedFd> = pids.iter().filter_map(|pid| ptrace::pidfd_open(*pid).ok()).collect();
+    let mut alive: Vec<PidFd> = pids.iter().filter_map(|pid| PidFd::open(pid.cast_unsigned()).ok()).collect();
     let count = alive.len() as u32;
     for (signal, time) in [(libc::SIGTERM, TERM_TIME), (libc::SIGKILL, KILL_TIME)] {
         for pidfd in &alive {
             // Ended in the meantime, or not ours to end: the wait will tell.
-            let _ = ptrace::pidfd_send_signal(pidfd.as_fd(), signal);
-            let _ = ptrace::pidfd_send_signal(pidfd.as_fd(), libc::SIGCONT);
+            let _ = pidfd.send_signal(signal);
+            let _ = pidfd.send_signal(libc::SIGCONT);
         }
         let deadline = Instant::now() + time;
         alive.retain(|pidfd| !has_ended(pidfd, deadline));
@@ -64,11 +64,9 @@ fn end_all(pids: &[i32]) -> u32 {
 }
 
 /// Waits until a process has ended; false at the deadline.
-fn has_ended(pidfd: &OwnedFd, deadline: Instant) -> bool {
+fn has_ended(pidfd: &PidFd, deadline: Instant) -> bool {
     let left = deadline.saturating_duration_since(Instant::now()).as_millis();
-    let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-    let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-    nix::poll::poll(&mut polled, timeout).is_ok_and(|ready| ready > 0)
+    pidfd.wait_exit(PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)).unwrap_or(false)
 }
 
 #[cfg(test)]

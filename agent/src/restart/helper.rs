@@ -16,6 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::unistd::{Gid, Uid};
 
 use super::reexec::{self, Answer, Done, Restart, Spec, Style, Task};
+use crate::sys::pidfd::PidFd;
 use crate::sys::proc_task;
 use crate::sys::ptrace;
 
@@ -103,7 +104,7 @@ impl Launcher {
             run = self.start(&spec, time);
         }
         if !was_stopped && is_stopped(pid) && proc_task::start_time(pid).ok() == Some(start_time) {
-            wake(pid);
+            PidFd::wake(pid);
         }
         match run.answer {
             Ok(Answer::Done(done)) => Ok(done),
@@ -150,13 +151,6 @@ pub fn permitted(pid: i32, start_time: u64) -> Result<(), Refusal> {
 
 fn is_stopped(pid: i32) -> bool {
     proc_task::status(pid).is_ok_and(|status| status.state == 'T')
-}
-
-fn wake(pid: i32) {
-    if let Ok(pidfd) = ptrace::pidfd_open(pid) {
-        // Gone meanwhile: nothing to wake.
-        let _ = ptrace::pidfd_send_signal(pidfd.as_fd(), libc::SIGCONT);
-    }
 }
 
 fn failed(spec: &Spec, restart: &Restart, cause: String, app: AppState) -> RestartFailure {
@@ -297,7 +291,7 @@ fn take_ids(pid: i32) -> io::Result<()> {
     let (uid, gid) = (app.uids[0], app.gids[0]);
     let uniform = app.uids[..3] == [uid; 3] && app.gids[..3] == [gid; 3];
     let same = own.uids[0] == uid && own.gids[0] == gid;
-    let may_trace = own.effective >> CAP_SYS_PTRACE & 1 == 1;
+    let may_trace = own.cap_effective.0 >> CAP_SYS_PTRACE & 1 == 1;
     if own.uids[1] != 0 || !uniform || same || may_trace {
         return Ok(());
     }

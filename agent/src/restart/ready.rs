@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use devsync_protocol::restart::ReadyReport;
 
 use super::descendants;
-use crate::sys::proc_task;
+use crate::sys::listeners;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(5);
@@ -24,7 +24,7 @@ impl Listening {
     /// The sockets that a process and its descendants hold. Where their descriptors may not be read, every
     /// listener of their network namespace is taken for theirs.
     pub fn of(pid: i32) -> io::Result<Self> {
-        let listeners = proc_task::listeners(pid)?;
+        let listeners = listeners::of_namespace(pid)?;
         let own = own_sockets(pid);
         let mine = listeners.iter().filter(|l| own.as_ref().is_none_or(|own| own.contains(&l.inode)));
         Ok(mine.fold(Self::default(), |mut all, listener| {
@@ -47,9 +47,9 @@ impl Listening {
 }
 
 fn own_sockets(pid: i32) -> Option<BTreeSet<u64>> {
-    let mut sockets: BTreeSet<u64> = proc_task::socket_inodes(pid).ok()?.into_iter().collect();
+    let mut sockets: BTreeSet<u64> = listeners::inodes_of(pid).ok()?.into_iter().collect();
     for child in descendants::of(pid) {
-        sockets.extend(proc_task::socket_inodes(child).unwrap_or_default());
+        sockets.extend(listeners::inodes_of(child).unwrap_or_default());
     }
     Some(sockets)
 }
@@ -81,7 +81,7 @@ pub fn wait_unless(pid: i32, before: &Listening, time: Duration, stop: impl Fn()
 
 /// The ports that no new socket listens on: one that outlived the restart is not the new program's.
 fn missing(pid: i32, before: &Listening) -> BTreeSet<u16> {
-    let listeners = proc_task::listeners(pid).unwrap_or_default();
+    let listeners = listeners::of_namespace(pid).unwrap_or_default();
     let new = listeners.iter().filter(|l| !before.sockets.contains(&l.inode)).map(|l| l.address.port());
     let new: BTreeSet<u16> = new.collect();
     before.ports.difference(&new).copied().collect()

@@ -1,11 +1,12 @@
 //! A signal by name to exactly one process: the restart of apps that reload by themselves.
 
 use std::io;
-use std::os::fd::AsFd;
 
 use devsync_protocol::restart::SignalName;
+use nix::errno::Errno;
 
-use crate::sys::{proc_task, ptrace};
+use crate::sys::pidfd::PidFd;
+use crate::sys::proc_task;
 
 /// Why no signal was sent.
 #[derive(Debug, thiserror::Error)]
@@ -31,16 +32,16 @@ pub enum SignalError {
 /// Sends a signal to the process of this number and start time, and to no other.
 pub fn send(pid: i32, start_time: u64, signal: &SignalName) -> Result<(), SignalError> {
     let number = number(signal).ok_or_else(|| SignalError::Unknown(signal.clone()))?;
-    let failed = |source: io::Error| match source.raw_os_error() {
-        Some(libc::ESRCH) => SignalError::Gone(pid),
-        _ => SignalError::Send { signal: signal.clone(), pid, source },
+    let failed = |errno: Errno| match errno {
+        Errno::ESRCH => SignalError::Gone(pid),
+        errno => SignalError::Send { signal: signal.clone(), pid, source: errno.into() },
     };
-    let pidfd = ptrace::pidfd_open(pid).map_err(failed)?;
+    let pidfd = PidFd::open(pid.cast_unsigned()).map_err(failed)?;
     // Asked after the descriptor was made: it is of that process or of none.
     if proc_task::start_time(pid).ok() != Some(start_time) {
         return Err(SignalError::Gone(pid));
     }
-    ptrace::pidfd_send_signal(pidfd.as_fd(), number).map_err(failed)
+    pidfd.send_signal(number).map_err(failed)
 }
 
 /// The number of a signal of this system, real-time signals as `RTMIN+3` and `RTMAX-1` too.

@@ -14,27 +14,39 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{self, Gid, Uid};
 
-use super::passwd;
-use super::plan::{self, Plan};
-use super::{toolbox, words};
+use super::plan::{self, Plan, Refusal, Task};
+use super::{beside, direct, passwd, toolbox, words};
 use crate::sys::{capabilities, descriptors, dumpable, inherit, signals, terminal};
 
 /// The arguments with which this executable is the helper.
 pub const ARGUMENTS: [&str; 2] = ["helper", "shell"];
 /// Where the app's PATH is not set.
-const PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Of /etc/passwd.
 const LONGEST: u64 = 1024 * 1024;
 /// Tried after the user's own.
-const SHELLS: [&[u8]; 4] = [b"/bin/sh", b"/bin/bash", b"/bin/ash", b"/busybox/sh"];
+pub(crate) const SHELLS: [&[u8]; 4] = [b"/bin/sh", b"/bin/bash", b"/bin/ash", b"/busybox/sh"];
 
 /// Why nothing was executed; said to the client as it is.
-struct Failure(String);
+pub(super) struct Failure {
+    refusal: Refusal,
+    words: String,
+}
 
-type Done<T> = Result<T, Failure>;
+impl Failure {
+    pub(super) fn new(words: impl Into<String>) -> Self {
+        Self { refusal: Refusal::Other, words: words.into() }
+    }
 
-fn failed(what: &'static str) -> impl Fn(Errno) -> Failure {
-    move |errno| Failure(format!("cannot {what}: {}", errno.desc()))
+    pub(super) fn missing(words: impl Into<String>) -> Self {
+        Self { refusal: Refusal::Missing, words: words.into() }
+    }
+}
+
+pub(super) type Done<T> = Result<T, Failure>;
+
+pub(super) fn failed(what: &'static str) -> impl Fn(Errno) -> Failure {
+    move |errno| Failure::new(format!("cannot {what}: {}", errno.desc()))
 }
 
 /// Returns only where nothing was executed.
@@ -43,33 +55,46 @@ pub fn helper_main() -> ExitCode {
     let mut talk = UnixStream::from(talk);
     // Nothing of the agent's goes on to the program: this end too is closed by execve.
     descriptors::close_on_exec_from(inherit::FIRST);
-    let Err(Failure(words)) = work(&mut talk);
-    // Nobody is there to be told where this fails.
-    let _ = talk.write_all(words.as_bytes());
-    ExitCode::from(255)
+    match work(&mut talk) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { refusal, words }) => {
+            // Nobody is there to be told where this fails.
+            let _ = talk.write_all(&[&[refusal.byte()], words.as_bytes()].concat());
+            ExitCode::from(255)
+        }
+    }
 }
 
-fn work(talk: &mut UnixStream) -> Done<std::convert::Infallible> {
+/// Returns without an error where it was only to look.
+fn work(talk: &mut UnixStream) -> Done<()> {
     let mut bytes = Vec::new();
     let read = talk.take(plan::LONGEST).read_to_end(&mut bytes);
-    read.map_err(|error| Failure(format!("the helper was not told what to do: {error}")))?;
+    read.map_err(|error| Failure::new(format!("the helper was not told what to do: {error}")))?;
     let plan: Plan = postcard::from_bytes(&bytes)
-        .map_err(|error| Failure(format!("the helper does not understand what to do: {error}")))?;
+        .map_err(|error| Failure::new(format!("the helper does not understand what to do: {error}")))?;
     // The app's own program is tried first; what is opened here cannot be reached any more later.
     let toolbox = inherit::take(plan::TOOLBOX);
     let open = |name| toolbox.as_ref().and_then(|directory| toolbox::program(directory, name));
     let (busybox, rsync) = (open("busybox"), open("rsync"));
     drop(toolbox);
     session(&plan)?;
+    if plan.task == Task::Beside {
+        stand_in_root(&plan, &app_root()?)?;
+        become_app(&plan)?;
+        match beside::execute(&plan, busybox)? {}
+    }
     enter_root(&plan)?;
     become_app(&plan)?;
+    if plan.task == Task::Look {
+        return Ok(());
+    }
     let directory = c_string(&plan.directory)?;
     // Gone, or not for these ids: then it is `/`, as after a login.
     if unistd::chdir(directory.as_c_str()).is_err() {
         unistd::chdir(c"/").map_err(failed("enter the app's root directory"))?;
     }
     signals::default_sigpipe();
-    execute(&plan, busybox, rsync)
+    match execute(&plan, busybox, rsync)? {}
 }
 
 /// A session of its own, with the terminal where there is one; nothing ignored, nothing blocked.
@@ -87,26 +112,37 @@ fn session(plan: &Plan) -> Done<()> {
     Ok(())
 }
 
+fn app_root() -> Done<OwnedFd> {
+    inherit::take(plan::ROOT).ok_or_else(|| Failure::new("the app's root is not there"))
+}
+
 /// Only the descriptor says which root; without the right to change it nothing is executed.
 fn enter_root(plan: &Plan) -> Done<()> {
-    let root = inherit::take(plan::ROOT).ok_or_else(|| Failure("the app's root is not there".to_owned()))?;
+    let root = app_root()?;
     if !plan.other_root {
         return Ok(());
     }
-    let entered = unistd::fchdir(&root).or_else(|errno| match errno {
-        // Its owner may search it where the agent may not.
-        Errno::EACCES => as_app(plan, || unistd::fchdir(&root)),
-        errno => Err(errno),
-    });
-    entered.map_err(failed("enter the app's root"))?;
+    stand_in_root(plan, &root)?;
     unistd::chroot(c".").map_err(|errno| match errno {
-        Errno::EPERM => Failure(
-            "no program can be run in the app's root: the agent has not the capability SYS_CHROOT (hint: give its \
-             container the runtime's default capabilities, or use `devsync exec`, which runs it through pods/exec)"
-                .to_owned(),
-        ),
+        Errno::EPERM => Failure {
+            refusal: Refusal::Root,
+            words:
+                "no program can be run in the app's root: the agent has not the capability SYS_CHROOT (hint: \
+                    `devsync shell TARGET` gives a shell all the same: the app's own, or one beside it)"
+                    .to_owned(),
+        },
         errno => failed("change to the app's root")(errno),
     })
+}
+
+/// The app's root is the working directory then.
+fn stand_in_root(plan: &Plan, root: &OwnedFd) -> Done<()> {
+    let entered = unistd::fchdir(root).or_else(|errno| match errno {
+        // Its owner may search it where the agent may not.
+        Errno::EACCES => as_app(plan, || unistd::fchdir(root)),
+        errno => Err(errno),
+    });
+    entered.map_err(failed("enter the app's root"))
 }
 
 fn as_app(plan: &Plan, run: impl Fn() -> Result<(), Errno>) -> Result<(), Errno> {
@@ -133,7 +169,7 @@ fn become_app(plan: &Plan) -> Done<()> {
         && [group.real, group.effective, group.saved] == [gid; 3];
     if !same {
         let errno = switched.err().unwrap_or(Errno::EPERM);
-        return Err(Failure(format!(
+        return Err(Failure::new(format!(
             "cannot take the app's ids {uid}:{gid}: {} (hint: run the agent as root with the runtime's default \
              capabilities, or with runAsUser: {uid} and runAsGroup: {gid})",
             errno.desc()
@@ -148,7 +184,7 @@ fn become_app(plan: &Plan) -> Done<()> {
     // root gets at execve what the bounding set permits.
     let exceeds = capabilities::bounding() & !plan.bounding != 0;
     match bounded {
-        Err(errno) if plan.uid == 0 && exceeds && !plan.no_new_privileges => Err(Failure(format!(
+        Err(errno) if plan.uid == 0 && exceeds && !plan.no_new_privileges => Err(Failure::new(format!(
             "cannot give up the capabilities that the app has not: {} (hint: give the agent SETPCAP, or drop the \
              same capabilities in both containers)",
             errno.desc()
@@ -162,7 +198,14 @@ fn execute(plan: &Plan, busybox: Option<File>, rsync: Option<File>) -> Done<std:
     let text = read_passwd();
     let user = passwd::line(&text, plan.uid);
     let environment = environment(plan, user.as_ref())?;
-    if let (Some(program), Some(command)) = (rsync, &plan.command)
+    let command = match &plan.task {
+        Task::Program(words) => {
+            return direct::execute(words, &environment, plan.is_applet.then_some(busybox).flatten(), rsync);
+        }
+        Task::Shell(command) => command.as_deref(),
+        Task::Look | Task::Beside => return Err(Failure::new("there is nothing to execute")),
+    };
+    if let (Some(program), Some(command)) = (rsync, command)
         && let Some(words) = rsync_server(command, &environment)
     {
         let copy = toolbox::sealed(program, c"rsync");
@@ -171,36 +214,37 @@ fn execute(plan: &Plan, busybox: Option<File>, rsync: Option<File>) -> Done<std:
     let own = user.as_ref().and_then(|user| user.shell);
     let mut worst = Errno::ENOENT;
     for shell in own.into_iter().chain(SHELLS) {
-        match unistd::execve(&c_string(shell)?, &arguments(shell, plan)?, &environment) {
+        match unistd::execve(&c_string(shell)?, &arguments(shell, command)?, &environment) {
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES | Errno::ENOEXEC | Errno::ELOOP) => {}
             Err(errno) => worst = errno,
         }
     }
     let busybox = busybox.ok_or_else(|| {
         let why = if worst == Errno::ENOENT { String::new() } else { format!(" ({})", worst.desc()) };
-        Failure(format!(
+        Failure::new(format!(
             "the app's root has no shell that can be executed{why}, and beside the agent is no toolbox (hint: use \
              the agent's toolbox image, or name a directory with a static busybox in {})",
             toolbox::TOOLBOX
         ))
     })?;
-    let words = arguments(b"sh", plan)?;
+    let words = arguments(b"sh", command)?;
     by_descriptor(toolbox::sealed(busybox, c"busybox"), &words, &environment)
 }
 
-fn by_descriptor(
+pub(super) fn by_descriptor(
     program: io::Result<OwnedFd>,
     words: &[CString],
     environment: &[CString],
 ) -> Done<std::convert::Infallible> {
-    let program = program.map_err(|error| Failure(format!("cannot hold the toolbox's program: {error}")))?;
+    let program =
+        program.map_err(|error| Failure::new(format!("cannot hold the toolbox's program: {error}")))?;
     unistd::execveat(&program, c"", words, environment, AtFlags::AT_EMPTY_PATH)
         .map_err(failed("execute the toolbox's program"))
 }
 
-fn arguments(shell: &[u8], plan: &Plan) -> Done<Vec<CString>> {
+fn arguments(shell: &[u8], command: Option<&[u8]>) -> Done<Vec<CString>> {
     let name = shell.rsplit(|b| *b == b'/').next().unwrap_or(shell);
-    match &plan.command {
+    match command {
         Some(command) => [name, b"-c", command].into_iter().map(c_string).collect(),
         None => Ok(vec![c_string(name)?]),
     }
@@ -210,18 +254,16 @@ fn arguments(shell: &[u8], plan: &Plan) -> Done<Vec<CString>> {
 fn rsync_server(command: &[u8], environment: &[CString]) -> Option<Vec<CString>> {
     let words = words::split(command)?;
     let is_server = words.first()? == b"rsync" && words.get(1)? == b"--server";
-    let path = environment.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH="))?;
-    let found = path.split(|b| *b == b':').any(|directory| {
-        let candidate = [directory, b"/rsync"].concat();
-        unistd::access(candidate.as_slice(), unistd::AccessFlags::X_OK).is_ok()
-    });
+    let found = direct::candidates(b"rsync", environment)
+        .iter()
+        .any(|candidate| unistd::access(candidate.as_slice(), unistd::AccessFlags::X_OK).is_ok());
     (is_server && !found).then(|| words.into_iter().map(CString::new).collect::<Result<_, _>>().ok())?
 }
 
 /// The app's, with what a login adds where the app has it not.
 fn environment(plan: &Plan, user: Option<&passwd::Line<'_>>) -> Done<Vec<CString>> {
     let mut environment: Vec<CString> =
-        plan.environment.iter().map(|entry| c_string(entry)).collect::<Done<_>>()?;
+        plan.wishes.iter().chain(&plan.environment).map(|entry| c_string(entry)).collect::<Done<_>>()?;
     let mut add = |name: &[u8], value: Option<&[u8]>| -> Done<()> {
         let prefix = [name, b"="].concat();
         let there = environment.iter().any(|entry| entry.to_bytes().starts_with(&prefix));
@@ -248,6 +290,6 @@ fn read_passwd() -> Vec<u8> {
     text
 }
 
-fn c_string(bytes: &[u8]) -> Done<CString> {
-    CString::new(bytes).map_err(|_| Failure("an argument holds a NUL byte".to_owned()))
+pub(super) fn c_string(bytes: &[u8]) -> Done<CString> {
+    CString::new(bytes).map_err(|_| Failure::new("an argument holds a NUL byte"))
 }

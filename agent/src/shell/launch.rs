@@ -1,5 +1,6 @@
 //! The agent's side: finds out what the app has, starts the helper with it, and waits until it has executed.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -10,8 +11,9 @@ use nix::unistd::Pid;
 use thiserror::Error;
 
 use super::helper::ARGUMENTS;
-use super::plan::Plan;
+use super::plan::{Plan, Refusal, Task};
 use super::toolbox;
+use crate::sys::proc::USUAL_UMASK;
 use crate::sys::{descriptors, inherit, mountpoint};
 use crate::target::error::TargetError;
 use crate::world::World;
@@ -27,18 +29,23 @@ pub enum LaunchError {
     Target(#[from] TargetError),
     #[error("cannot start the helper")]
     Start(#[source] io::Error),
-    /// The helper's own words.
+    /// The helper's own words, here and below.
     #[error("{0}")]
     Helper(String),
+    /// The right to enter the app's root is missing.
+    #[error("{0}")]
+    Root(String),
+    /// There is no such program.
+    #[error("{0}")]
+    Missing(String),
     #[error("the program was not started within {} s", LONGEST_START.as_secs())]
     Late,
 }
 
 /// What is to be run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Request {
-    /// For the shell's `-c`; none for a shell of its own.
-    pub command: Option<Vec<u8>>,
+    pub task: Task,
     /// `NAME=value` each, put before the app's own.
     pub environment: Vec<Vec<u8>>,
 }
@@ -62,6 +69,21 @@ impl Launched {
     /// Its group.
     pub fn group(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX))
+    }
+}
+
+/// True where the agent has not the right to enter the app's root, found out by trying; blocking. Any other failure is
+/// for who starts a program to tell.
+pub fn cannot_enter(world: &World) -> bool {
+    let null = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
+    let (Ok(input), Ok(output), Ok(error)) = (null(), null(), null()) else { return false };
+    let streams = Streams { input, output, error, terminal: false };
+    match launch(world, &Request { task: Task::Look, environment: Vec::new() }, streams) {
+        Ok(mut looked) => {
+            let _ = looked.child.wait();
+            false
+        }
+        Err(error) => matches!(error, LaunchError::Root(_)),
     }
 }
 
@@ -98,8 +120,17 @@ fn converse(mut talk: UnixStream, plan: &Plan) -> Result<(), LaunchError> {
     let _ = talk.write_all(&bytes).and_then(|()| talk.shutdown(std::net::Shutdown::Write));
     let mut words = Vec::new();
     match talk.take(LONGEST_WORDS).read_to_end(&mut words) {
-        Ok(_) if words.is_empty() => Ok(()),
-        Ok(_) => Err(LaunchError::Helper(String::from_utf8_lossy(&words).into_owned())),
+        Ok(_) => match words.split_first() {
+            None => Ok(()),
+            Some((first, words)) => {
+                let words = String::from_utf8_lossy(words).into_owned();
+                Err(match Refusal::of_byte(*first) {
+                    Refusal::Root => LaunchError::Root(words),
+                    Refusal::Missing => LaunchError::Missing(words),
+                    Refusal::Other => LaunchError::Helper(words),
+                })
+            }
+        },
         Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
             Err(LaunchError::Late)
         }
@@ -111,20 +142,22 @@ fn plan(world: &World, request: &Request, terminal: bool) -> Result<Plan, Launch
     let app = world.app();
     app.still_there()?;
     let status = app.proc().status().map_err(TargetError::from)?;
-    let mut environment = request.environment.clone();
     let own = app.access().inspect(|| app.proc().environ()).unwrap_or_default();
     let name = |entry: &[u8]| entry.split(|b| *b == b'=').next().map(<[u8]>::to_vec);
-    let taken: Vec<_> = environment.iter().map(|entry| name(entry)).collect();
-    environment
-        .extend(own.into_iter().filter(|entry| entry.contains(&b'=') && !taken.contains(&name(entry))));
+    let wishes = request.environment.clone();
+    let taken: Vec<_> = wishes.iter().map(|entry| name(entry)).collect();
+    let kept = |entry: &Vec<u8>| entry.contains(&b'=') && !taken.contains(&name(entry));
     Ok(Plan {
-        command: request.command.clone(),
-        environment,
+        task: request.task.clone(),
+        is_applet: matches!(&request.task, Task::Program(words) if toolbox::has_applet(words)),
+        root: world.root().identity().proc().root_path().into_bytes(),
+        environment: own.into_iter().filter(kept).collect(),
+        wishes,
         directory: world.home(),
         uid: status.uids[1],
         gid: status.gids[1],
         groups: status.groups,
-        umask: status.umask,
+        umask: status.umask.unwrap_or(USUAL_UMASK),
         permitted: status.cap_permitted.0,
         bounding: status.cap_bounding.0,
         no_new_privileges: status.no_new_privs,

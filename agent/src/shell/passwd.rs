@@ -2,17 +2,17 @@
 
 /// What the line says of interest.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Line<'t> {
-    pub(super) name: &'t [u8],
-    pub(super) home: &'t [u8],
+pub(crate) struct Line<'t> {
+    pub(crate) name: &'t [u8],
+    pub(crate) home: &'t [u8],
     /// None where the user is not meant to log in.
-    pub(super) shell: Option<&'t [u8]>,
+    pub(crate) shell: Option<&'t [u8]>,
 }
 
 /// Shells that say no. Whoever has a key here was let in by the cluster, not by this file.
 const NONE: [&[u8]; 5] = [b"", b"/sbin/nologin", b"/usr/sbin/nologin", b"/bin/false", b"/usr/bin/false"];
 
-pub(super) fn line(text: &[u8], uid: u32) -> Option<Line<'_>> {
+pub(crate) fn line(text: &[u8], uid: u32) -> Option<Line<'_>> {
     text.split(|b| *b == b'\n').find_map(|line| {
         let mut fields = line.split(|b| *b == b':');
         let name = fields.next()?;

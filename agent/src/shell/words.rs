@@ -2,7 +2,7 @@
 
 /// The words of `command`: blanks, quotes and backslashes mean what they mean to sh(1). None where it holds anything
 /// that only a shell can do (expansions, redirections, more than one command), or a quote that is not closed.
-pub(super) fn split(command: &[u8]) -> Option<Vec<Vec<u8>>> {
+pub fn split(command: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut words = Vec::new();
     let mut word: Option<Vec<u8>> = None;
     let mut bytes = command.iter().copied();

@@ -3,8 +3,9 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use devsync_protocol::contract::SUBSYSTEM;
+use devsync_protocol::contract::{BESIDE, PROGRAM, PROGRAM_VARIABLE, SHELL_VARIABLE, SUBSYSTEM};
 use russh::server::{Handle, Msg};
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use tokio::sync::mpsc::Receiver;
@@ -19,7 +20,7 @@ use super::terminal::Wish;
 use super::throttle::Throttle;
 use super::{Caller, Peer, SessionFn};
 use crate::sftp::{self, Tally};
-use crate::shell::Request;
+use crate::shell::{self, Request, Task};
 use crate::target::find::Query;
 use crate::world::World;
 
@@ -50,6 +51,8 @@ pub(super) struct Client {
     pub(super) throttle: Arc<Throttle>,
     pub(super) stop: Stop,
     pub(super) handle: Handle,
+    /// A client was told that its shells can be beside the app: the agent cannot enter its root.
+    pub(super) beside: Arc<AtomicBool>,
 }
 
 /// What a channel is for.
@@ -63,7 +66,7 @@ enum Work {
 pub(super) async fn run(channel: Channel<Msg>, place: OwnedSemaphorePermit, client: Client) {
     let (mut incoming, outgoing) = channel.split();
     let asked = tokio::select! {
-        asked = asked(&mut incoming, &client.peer) => asked,
+        asked = asked(&mut incoming, &client) => asked,
         () = client.stop.input.cancelled() => None,
         () = client.stop.all.cancelled() => None,
     };
@@ -97,8 +100,7 @@ async fn serve(work: Work, incoming: ChannelReadHalf, outgoing: &ChannelWriteHal
             .await
         }
         Work::Program(program) => {
-            let command = program.request.command.as_deref().map(shown);
-            let (command, terminal) = (command.as_deref().unwrap_or("a shell"), program.terminal.is_some());
+            let (command, terminal) = (named(&program.request.task), program.terminal.is_some());
             tracing::info!(%peer, terminal, command, "program begins");
             let line =
                 Line { outgoing, handle: &client.handle, throttle: &client.throttle, stop: &client.stop };
@@ -114,15 +116,26 @@ async fn serve(work: Work, incoming: ChannelReadHalf, outgoing: &ChannelWriteHal
     }
 }
 
+fn named(task: &Task) -> String {
+    match task {
+        Task::Shell(Some(command)) => shown(command),
+        Task::Program(words) => shown(&words.join(&b' ')),
+        Task::Beside => "a shell beside the app".to_owned(),
+        Task::Shell(None) | Task::Look => "a shell".to_owned(),
+    }
+}
+
 fn shown(command: &[u8]) -> String {
     let text = String::from_utf8_lossy(command.get(..SHOWN_COMMAND).unwrap_or(command));
     text.escape_debug().to_string()
 }
 
 /// What the client asks for before it closes the channel: the first subsystem that is known, program or shell.
-async fn asked(incoming: &mut ChannelReadHalf, peer: &Peer) -> Option<Work> {
+async fn asked(incoming: &mut ChannelReadHalf, client: &Client) -> Option<Work> {
+    let peer = &client.peer;
     let mut terminal = None;
     let mut environment = Vec::new();
+    let (mut beside, mut direct) = (false, false);
     loop {
         let command = match incoming.wait().await? {
             ChannelMsg::RequestSubsystem { name, .. } if is_subsystem(&name) => match &peer.rights.command {
@@ -154,6 +167,11 @@ async fn asked(incoming: &mut ChannelReadHalf, peer: &Peer) -> Option<Work> {
                 continue;
             }
             ChannelMsg::SetEnv { variable_name, variable_value, .. } => {
+                match (variable_name.as_str(), variable_value.as_str()) {
+                    (SHELL_VARIABLE, BESIDE) => beside = peer.rights.beside,
+                    (PROGRAM_VARIABLE, PROGRAM) => direct = true,
+                    _ => {}
+                }
                 if permits_variable(&variable_name, &variable_value) && environment.len() < MOST_VARIABLES {
                     environment.push(format!("{variable_name}={variable_value}").into_bytes());
                 }
@@ -162,8 +180,19 @@ async fn asked(incoming: &mut ChannelReadHalf, peer: &Peer) -> Option<Work> {
             ChannelMsg::Close => return None,
             _ => continue,
         };
-        return Some(forced(peer, command, environment, terminal));
+        // The handler has answered the variable before this request came.
+        let beside = beside && client.beside.load(Ordering::Relaxed);
+        return Some(forced(peer, command, environment, Manner { terminal, beside, direct }));
     }
+}
+
+/// How a program is to be run.
+struct Manner {
+    terminal: Option<Wish>,
+    /// A shell: beside the app.
+    beside: bool,
+    /// A command: its words are a program and its arguments.
+    direct: bool,
 }
 
 /// The program, or what the key says instead.
@@ -171,8 +200,9 @@ fn forced(
     peer: &Peer,
     command: Option<Vec<u8>>,
     mut environment: Vec<Vec<u8>>,
-    terminal: Option<Wish>,
+    Manner { terminal, beside, direct }: Manner,
 ) -> Work {
+    let is_forced = peer.rights.command.is_some();
     let command = match &peer.rights.command {
         Some(forced) if forced == INTERNAL_SFTP => return Work::Sftp,
         Some(forced) => {
@@ -188,7 +218,15 @@ fn forced(
     }
     let (address, port) = (peer.address.ip(), peer.address.port());
     environment.push(format!("SSH_CONNECTION={address} {port} {address} 0").into_bytes());
-    Work::Program(Program { request: Request { command, environment }, terminal })
+    let direct = direct && !is_forced;
+    let words =
+        command.as_deref().filter(|_| direct).and_then(shell::split).filter(|words| !words.is_empty());
+    let task = match (words, command) {
+        (Some(words), _) => Task::Program(words),
+        (None, None) if beside => Task::Beside,
+        (None, command) => Task::Shell(command),
+    };
+    Work::Program(Program { request: Request { task, environment }, terminal, is_told: direct || beside })
 }
 
 /// Subsystems that are offered.

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use russh::server::{Handle, RunningSession};
@@ -21,6 +22,8 @@ use super::seats::Seat;
 use super::socket::{Cutter, Socket, Stream};
 use super::throttle::Throttle;
 use super::{Peer, Shared};
+use crate::shell;
+use crate::world::World;
 
 /// For saying good-bye to a client whose sessions have ended.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -44,6 +47,8 @@ struct Connection {
     listeners: Listeners,
     throttle: Arc<Throttle>,
     stop: Stop,
+    /// See [`Client::beside`].
+    beside: Arc<AtomicBool>,
 }
 
 /// Serves one accepted connection; returns when all its tasks and threads are gone.
@@ -87,6 +92,7 @@ pub(super) async fn run(
         channels: TaskTracker::new(),
         throttle,
         stop: Stop::default(),
+        beside: Arc::default(),
     };
     connection.serve(running, receiver, cutter, deadline, &shutdown).await;
 }
@@ -164,6 +170,15 @@ impl Connection {
                 }
                 let _ = answer.send(());
             }
+            (Event::Beside { answer }, Some((peer, _))) => {
+                let (target, beside) = (self.shared.target(peer), Arc::clone(&self.beside));
+                let looked = tokio::task::spawn_blocking(move || {
+                    World::open(&target).is_ok_and(|world| shell::cannot_enter(&world))
+                });
+                let is_beside = looked.await.unwrap_or(false);
+                beside.store(is_beside, Ordering::Relaxed);
+                let _ = answer.send(is_beside);
+            }
             (Event::Dial { channel, reply, to }, Some((peer, _))) => {
                 let forwards = self.forwards(peer);
                 match Arc::clone(&self.forwards).try_acquire_owned() {
@@ -190,6 +205,7 @@ impl Connection {
             (
                 Event::Opened(..)
                 | Event::Named { .. }
+                | Event::Beside { .. }
                 | Event::Dial { .. }
                 | Event::Listen { .. }
                 | Event::Cancel { .. },
@@ -206,6 +222,7 @@ impl Connection {
             throttle: Arc::clone(&self.throttle),
             stop: self.stop.clone(),
             handle: self.handle.clone(),
+            beside: Arc::clone(&self.beside),
         }
     }
 

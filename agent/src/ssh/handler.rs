@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use devsync_protocol::contract::SESSION_VARIABLE;
+use devsync_protocol::contract::{BESIDE, PROGRAM, PROGRAM_VARIABLE, SESSION_VARIABLE, SHELL_VARIABLE};
 use russh::keys::{HashAlg, PublicKey};
 use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Error, Pty, Sig};
@@ -32,6 +32,11 @@ pub(super) enum Event {
     Named {
         session: String,
         answer: oneshot::Sender<()>,
+    },
+    /// The client would have a shell beside the app where the agent cannot enter its root; answered by whether it can
+    /// have one.
+    Beside {
+        answer: oneshot::Sender<bool>,
     },
     /// The client wants to be connected.
     Dial {
@@ -312,6 +317,17 @@ impl Handler for ConnectionHandler {
             let (answer, answered) = oneshot::channel();
             self.tell(Event::Named { session: value.to_owned(), answer }).await?;
             let _ = answered.await;
+            return session.channel_success(channel);
+        }
+        if (name, value) == (SHELL_VARIABLE, BESIDE) && self.rights.beside {
+            let (answer, answered) = oneshot::channel();
+            self.tell(Event::Beside { answer }).await?;
+            return match answered.await {
+                Ok(true) => session.channel_success(channel),
+                _ => session.channel_failure(channel),
+            };
+        }
+        if (name, value) == (PROGRAM_VARIABLE, PROGRAM) {
             return session.channel_success(channel);
         }
         // Clients send these unasked (SendEnv): a refusal is not worth a line.

@@ -39,11 +39,13 @@ pub(super) struct Rights {
     pub(super) forwards: bool,
     /// Runs in the place of whatever is asked for: subsystems, a command, a shell.
     pub(super) command: Option<String>,
+    /// A shell in the agent's own container: for who could have started one there without a key.
+    pub(super) beside: bool,
 }
 
 impl Default for Rights {
     fn default() -> Self {
-        Self { terminal: true, forwards: true, command: None }
+        Self { terminal: true, forwards: true, command: None, beside: false }
     }
 }
 
@@ -251,7 +253,7 @@ mod tests {
     #[test]
     fn what_only_takes_away_is_honoured() {
         let rights = |text| KeyOptions::parse(text).expect("accepted").rights;
-        let none = Rights { terminal: false, forwards: false, command: None };
+        let none = Rights { terminal: false, forwards: false, command: None, beside: false };
         assert_eq!(rights("restrict,no-pty,no-X11-forwarding"), none);
         assert_eq!(rights("restrict,pty"), Rights { terminal: true, ..none.clone() });
         assert_eq!(rights("no-port-forwarding"), Rights { terminal: true, ..none.clone() });

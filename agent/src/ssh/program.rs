@@ -8,6 +8,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
+use devsync_protocol::contract::MISSING_SIGNAL;
 use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, killpg};
 use russh::server::{Handle, Msg};
@@ -22,7 +23,7 @@ use super::channel::Stop;
 use super::pump::{Control, inward, outward};
 use super::terminal::{Terminal, Wish};
 use super::throttle::Throttle;
-use crate::shell::{self, LaunchError, Launched, Request, Streams};
+use crate::shell::{self, LaunchError, Launched, Request, Streams, Task};
 use crate::sys::pidfd::PidFd;
 use crate::sys::readiness::watch;
 use crate::target::find::Query;
@@ -42,6 +43,20 @@ const GRACE: Duration = Duration::from_secs(2);
 pub(super) struct Program {
     pub(super) request: Request,
     pub(super) terminal: Option<Wish>,
+    /// The client knows the exit signal of a program that is not there.
+    pub(super) is_told: bool,
+}
+
+/// Why a program was not started.
+struct Unstarted {
+    why: String,
+    is_missing: bool,
+}
+
+impl From<String> for Unstarted {
+    fn from(why: String) -> Self {
+        Self { why, is_missing: false }
+    }
 }
 
 /// The channel of a program.
@@ -67,11 +82,19 @@ pub(super) async fn run(
     incoming: ChannelReadHalf,
     line: &Line<'_>,
 ) -> Result<(), String> {
+    let is_told = program.is_told;
     let begun = tokio::task::spawn_blocking(move || begin(&program, &target)).await;
-    let begun = begun.unwrap_or_else(|error| Err(error.to_string()));
+    let begun = begun.unwrap_or_else(|error| Err(error.to_string().into()));
     let (launched, streams) = match begun {
         Ok(begun) => begun,
-        Err(why) => {
+        Err(Unstarted { why, is_missing: true }) if is_told => {
+            let name = Sig::Custom(MISSING_SIGNAL.to_owned());
+            let (id, handle) = (line.outgoing.id(), line.handle);
+            let _ = handle.exit_signal_request(id, name, false, why.clone(), "en".to_owned()).await;
+            let _ = line.outgoing.eof().await;
+            return Err(why);
+        }
+        Err(Unstarted { why, .. }) => {
             let text = format!("devsync-agent: {why}\r\n");
             let _ = line.outgoing.extended_data_bytes(STDERR, text).await;
             let _ = line.outgoing.exit_status(NOT_STARTED).await;
@@ -88,16 +111,21 @@ pub(super) async fn run(
 }
 
 /// Opens the streams and starts the program; blocking.
-fn begin(program: &Program, target: &Query) -> Result<(Launched, Ends), String> {
+fn begin(program: &Program, target: &Query) -> Result<(Launched, Ends), Unstarted> {
     let world = World::open(target).map_err(|error| with_hint(&error, error.hint()))?;
     let io = |error: io::Error| format!("cannot open the program's streams: {error}");
     let (streams, ends) = match &program.terminal {
-        Some(wish) => terminal(&world, wish).map_err(|error| format!("cannot open a terminal: {error}"))?,
+        Some(wish) => terminal(&world, wish, program.request.task == Task::Beside)
+            .map_err(|error| format!("cannot open a terminal: {error}"))?,
         None => pipes().map_err(io)?,
     };
-    let launched = shell::launch(&world, &program.request, streams).map_err(|error| match &error {
-        LaunchError::Target(source) => with_hint(&error, source.hint()),
-        _ => with_hint(&error, None),
+    let launched = shell::launch(&world, &program.request, streams).map_err(|error| {
+        let hint = match &error {
+            LaunchError::Target(source) => source.hint(),
+            _ => None,
+        };
+        let is_missing = matches!(error, LaunchError::Missing(_));
+        Unstarted { why: with_hint(&error, hint), is_missing }
     })?;
     Ok((launched, ends))
 }
@@ -112,8 +140,8 @@ fn with_hint(error: &dyn std::error::Error, hint: Option<String>) -> String {
     hint.map_or(text.clone(), |hint| format!("{text} (hint: {hint})"))
 }
 
-fn terminal(world: &World, wish: &Wish) -> io::Result<(Streams, Ends)> {
-    let (terminal, slave) = Terminal::open(world, wish)?;
+fn terminal(world: &World, wish: &Wish, is_beside: bool) -> io::Result<(Streams, Ends)> {
+    let (terminal, slave) = Terminal::open((!is_beside).then_some(world), wish)?;
     let streams =
         Streams { output: slave.try_clone()?, error: slave.try_clone()?, input: slave, terminal: true };
     let ends = Ends {

@@ -33,10 +33,12 @@ pub(super) struct Wish {
 pub(super) struct Terminal(Arc<AsyncFd<OwnedFd>>);
 
 impl Terminal {
-    /// A new terminal, and the end that a program gets.
-    pub(super) fn open(world: &World, wish: &Wish) -> io::Result<(Self, OwnedFd)> {
-        // The app's own, so that its name is there for its programs; else the agent's: it works without a name.
-        let master = world.root().open_terminal().or_else(|_| {
+    /// A new terminal, and the end that a program gets: the app's own, so that its name is there for its programs, or
+    /// without a world the agent's, where the app does not see what is typed.
+    pub(super) fn open(world: Option<&World>, wish: &Wish) -> io::Result<(Self, OwnedFd)> {
+        let own = world.map_or(Err(Errno::ENOENT), |world| world.root().open_terminal());
+        // The agent's works in the app's root too, without a name.
+        let master = own.or_else(|_| {
             let flags = nix::fcntl::OFlag::O_RDWR
                 | nix::fcntl::OFlag::O_NOCTTY
                 | nix::fcntl::OFlag::O_NONBLOCK

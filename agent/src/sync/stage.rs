@@ -1,17 +1,20 @@
 //! Staging: operations are checked against the ledger as they arrive, contents are rebuilt from their deltas and
 //! verified. Small batches stay in memory until the commit; what is larger goes to temporary files at once.
 
-use std::fs::File;
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::FileExt;
+mod incoming;
 
-use devsync_protocol::delta::{Applier, DeltaError, Step};
+use std::fs::File;
+use std::io::Write;
+
+use devsync_protocol::delta::{Applier, Step};
 use devsync_protocol::digest::{Digest, Hasher};
-use devsync_protocol::message::{Content, DELTA_FROM, MAX_FILE, Op, ProblemKind, RootId};
+use devsync_protocol::message::{Content, DELTA_FROM, MAX_FILE, Op, ProblemKind};
 use devsync_protocol::path::RelPath;
 use devsync_protocol::tree::{MAX_LINK, MODE_MASK, Node};
 use nix::errno::Errno;
 
+pub(crate) use self::incoming::Incoming;
+use self::incoming::{Announced, Broken, Sink};
 use super::batch::{Batch, Body, Change, Dressed, Staged, StagedFile};
 use super::ledger::{Record, Stamp};
 use super::root::{Root, RootError, is_missing, stamp};
@@ -24,45 +27,10 @@ const MEMORY: usize = 16 * 1024 * 1024;
 const MAX_NAMES: usize = 256 * 1024 * 1024;
 pub(crate) const BLOCKED: &str = "something else was kept where its directory is to be";
 
-/// A file whose steps are arriving.
-pub(crate) struct Incoming {
-    root: RootId,
-    file: Announced,
-    applier: Applier,
-    base: Option<File>,
-    hasher: Hasher,
-    sink: Sink,
-}
-
-/// What was said of a file before its steps.
-struct Announced {
-    path: RelPath,
-    mode: u16,
-    size: u64,
-    digest: Digest,
-    expected: Option<Stamp>,
-}
-
 enum Allowed {
     /// With what must still lie there at the commit.
     Yes(Option<Stamp>),
     No,
-}
-
-/// Why the steps of a file could not be applied here.
-enum Broken {
-    /// The app changed the base.
-    Base,
-    Kernel(String),
-}
-
-enum Sink {
-    Memory(Vec<u8>),
-    Temp(Temp),
-    /// The file is refused; its steps are counted and dropped.
-    Nowhere {
-        left: u64,
-    },
 }
 
 impl Root {
@@ -374,69 +342,6 @@ impl Root {
     fn fail_with(&self, batch: &mut Batch, path: &RelPath, cause: String, hint: Option<String>) {
         let hint = hint.or_else(|| hint_for(&cause));
         batch.problem(self.id, path, ProblemKind::Io, cause, hint);
-    }
-}
-
-impl Incoming {
-    /// A file that is refused but whose steps still come.
-    fn dropped(root: RootId, path: RelPath, size: u64) -> Self {
-        let (applier, hasher) = (Applier::new(0, 0), Hasher::new());
-        let file = Announced { path, mode: 0, size, digest: Digest::of(b""), expected: None };
-        Self { root, file, applier, base: None, hasher, sink: Sink::Nowhere { left: size } }
-    }
-
-    pub(crate) fn root(&self) -> RootId {
-        self.root
-    }
-
-    fn left(&self) -> u64 {
-        match &self.sink {
-            Sink::Nowhere { left } => *left,
-            _ => self.applier.remaining(),
-        }
-    }
-
-    /// Applies steps; tells what the kernel refused, after which the rest is counted and dropped.
-    fn take(&mut self, steps: &[Step]) -> Result<Option<Broken>, RootError> {
-        let mut failure = None;
-        for step in steps {
-            if let Sink::Nowhere { left } = &mut self.sink {
-                let rest = left.checked_sub(step.size()).filter(|_| step.size() > 0);
-                *left = rest.ok_or(RootError::Protocol("a file is longer than announced"))?;
-                continue;
-            }
-            match self.apply(step) {
-                Ok(()) => {}
-                Err(DeltaError::ReadBase { source, .. }) if source.kind() == ErrorKind::UnexpectedEof => {
-                    failure = Some(Broken::Base);
-                    self.sink = Sink::Nowhere { left: self.left() - step.size() };
-                }
-                Err(error @ (DeltaError::Write(_) | DeltaError::ReadBase { .. })) => {
-                    failure = Some(Broken::Kernel(chain(&error)));
-                    self.sink = Sink::Nowhere { left: self.left() - step.size() };
-                }
-                Err(error) => return Err(RootError::Delta(error)),
-            }
-        }
-        Ok(failure)
-    }
-
-    fn apply(&mut self, step: &Step) -> Result<(), DeltaError> {
-        let Self { applier, base, hasher, sink, .. } = self;
-        let read = |offset, buffer: &mut [u8]| match &base {
-            Some(file) => file.read_exact_at(buffer, offset),
-            None => Err(std::io::ErrorKind::NotFound.into()),
-        };
-        let write = |bytes: &[u8]| {
-            hasher.update(bytes);
-            match sink {
-                Sink::Memory(memory) => memory.extend_from_slice(bytes),
-                Sink::Temp(temp) => temp.write_all(bytes)?,
-                Sink::Nowhere { .. } => {}
-            }
-            Ok(())
-        };
-        applier.step(step, read, write)
     }
 }
 

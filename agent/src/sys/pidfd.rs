@@ -9,6 +9,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 pub struct PidFd(OwnedFd);
 
 impl PidFd {
+    /// Has a stopped process go on; one that is gone has nothing to be woken.
+    pub fn wake(pid: i32) {
+        if let Ok(pidfd) = Self::open(pid.cast_unsigned()) {
+            let _ = pidfd.send_signal(libc::SIGCONT);
+        }
+    }
+
     /// ESRCH when there is no such process, EINVAL when `pid` is a thread and no process.
     pub fn open(pid: u32) -> Result<Self, Errno> {
         // SAFETY: pidfd_open(2) takes two integers and touches no memory of ours.

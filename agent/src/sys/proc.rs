@@ -1,5 +1,5 @@
 //! `/proc/PID` of one process, opened once: everything is read through that descriptor, so a reused PID is
-//! never read. The only file that spells paths of procfs. It reports what is there and decides nothing.
+//! never read. It reports what is there and decides nothing.
 
 mod stat;
 mod status;
@@ -17,7 +17,7 @@ use nix::sys::stat::{Mode, fstatat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 pub use stat::Stat;
-pub use status::Status;
+pub use status::{Status, USUAL_UMASK};
 
 /// More than a stat, status or cgroup file ever holds.
 const SMALL: u64 = 256 * 1024;
@@ -95,6 +95,11 @@ impl ProcDir {
 
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// What a person calls its root directory; not for opening it.
+    pub fn root_path(&self) -> String {
+        format!("/proc/{}/root", self.pid)
     }
 
     pub fn stat(&self) -> Result<Stat, ProcError> {

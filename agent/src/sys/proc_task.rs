@@ -4,48 +4,12 @@
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 
-/// What of `/proc/PID/status` matters to a restart. Masks have bit N-1 for signal N.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Status {
-    /// The state's letter: `R`, `S`, `T`, `t`, `D`, `Z`.
-    pub(crate) state: char,
-    /// Real, effective, saved and file uid.
-    pub(crate) uids: [u32; 4],
-    /// Real, effective, saved and file gid.
-    pub(crate) gids: [u32; 4],
-    /// Supplementary groups.
-    pub(crate) groups: Vec<u32>,
-    /// The parent.
-    pub(crate) parent: i32,
-    /// The tracer, 0 for none.
-    pub(crate) tracer: i32,
-    /// The process's number in its own pid namespace.
-    pub(crate) inner_pid: i32,
-    /// The file mode creation mask; `None` for a zombie.
-    pub(crate) umask: Option<u32>,
-    /// Pending for this thread or its process.
-    pub(crate) pending: u64,
-    /// Blocked.
-    pub(crate) blocked: u64,
-    /// Ignored.
-    pub(crate) ignored: u64,
-    /// With a handler.
-    pub(crate) caught: u64,
-    /// Permitted capabilities.
-    pub(crate) permitted: u64,
-    /// Effective capabilities.
-    pub(crate) effective: u64,
-    /// 0 off, 1 strict, 2 filter.
-    pub(crate) seccomp: u32,
-    /// How many seccomp filters; `None` before Linux 5.9.
-    pub(crate) seccomp_filters: Option<u32>,
-}
+use super::proc::{Stat, Status};
 
 /// One mapping of a process.
 #[derive(Debug, Clone)]
@@ -60,65 +24,38 @@ pub(crate) struct Mapping {
     pub(crate) name: String,
 }
 
-/// One listening TCP socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Listener {
-    /// Where it listens.
-    pub(crate) address: SocketAddr,
-    /// Its socket's inode.
-    pub(crate) inode: u64,
-}
-
 fn invalid(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 /// The status of a process, or of a thread by its number.
 pub(crate) fn status(pid: i32) -> io::Result<Status> {
-    parse_status(&fs::read_to_string(format!("/proc/{pid}/status"))?)
+    read_status(&pid.to_string())
 }
 
 /// This process's own status.
 pub(crate) fn own_status() -> io::Result<Status> {
-    parse_status(&fs::read_to_string("/proc/self/status")?)
+    read_status("self")
 }
 
-fn parse_status(text: &str) -> io::Result<Status> {
-    let mut status = Status::default();
-    for (key, value) in text.lines().filter_map(|line| line.split_once(':')) {
-        let value = value.trim();
-        let hex = || u64::from_str_radix(value, 16).map_err(|_| invalid(format!("status {key}: {value}")));
-        let number = || value.parse::<i32>().map_err(|_| invalid(format!("status {key}: {value}")));
-        let numbers = || value.split_whitespace().filter_map(|n| n.parse::<u32>().ok());
-        match key {
-            "State" => status.state = value.chars().next().unwrap_or('?'),
-            "Uid" => numbers().zip(&mut status.uids).for_each(|(from, to)| *to = from),
-            "Gid" => numbers().zip(&mut status.gids).for_each(|(from, to)| *to = from),
-            "Groups" => status.groups = numbers().collect(),
-            "PPid" => status.parent = number()?,
-            "TracerPid" => status.tracer = number()?,
-            "NSpid" => status.inner_pid = numbers().next_back().unwrap_or(0) as i32,
-            "Umask" => status.umask = u32::from_str_radix(value, 8).ok(),
-            "SigPnd" | "ShdPnd" => status.pending |= hex()?,
-            "SigBlk" => status.blocked = hex()?,
-            "SigIgn" => status.ignored = hex()?,
-            "SigCgt" => status.caught = hex()?,
-            "CapPrm" => status.permitted = hex()?,
-            "CapEff" => status.effective = hex()?,
-            "Seccomp" => status.seccomp = number()? as u32,
-            "Seccomp_filters" => status.seccomp_filters = Some(number()? as u32),
-            _ => {}
-        }
-    }
-    Ok(status)
+fn read_status(process: &str) -> io::Result<Status> {
+    let text = fs::read(format!("/proc/{process}/status"))?;
+    Status::parse(&text).ok_or_else(|| invalid(format!("status of process {process}")))
+}
+
+fn stat(pid: i32) -> io::Result<Stat> {
+    let text = fs::read(format!("/proc/{pid}/stat"))?;
+    Stat::parse(&text).ok_or_else(|| invalid(format!("stat of process {pid}")))
 }
 
 /// When the process began, in clock ticks since boot: with the number it names the process.
 pub(crate) fn start_time(pid: i32) -> io::Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let field = after_name.split_whitespace().nth(19).and_then(|f| f.parse().ok());
-    field.ok_or_else(|| invalid(format!("stat of process {pid}: {stat}")))
+    stat(pid).map(|stat| stat.start_time)
+}
+
+/// The process that its end is told to; 0 where that is outside of this PID namespace.
+pub fn parent(pid: i32) -> io::Result<i32> {
+    stat(pid).map(|stat| stat.parent.cast_signed())
 }
 
 /// Where execve put the arguments. Without the rights of a tracer the kernel tells nothing of it.
@@ -178,11 +115,11 @@ pub(crate) fn children(pid: i32) -> io::Result<Vec<i32>> {
 }
 
 fn children_by_search(pid: i32) -> io::Result<Vec<i32>> {
-    let is_child = |child: &i32| status(*child).is_ok_and(|status| status.parent == pid);
+    let is_child = |child: &i32| parent(*child).is_ok_and(|parent| parent == pid);
     Ok(numbers_in("/proc")?.into_iter().filter(is_child).collect())
 }
 
-fn numbers_in(directory: &str) -> io::Result<Vec<i32>> {
+pub(super) fn numbers_in(directory: &str) -> io::Result<Vec<i32>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(directory)? {
         if let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
@@ -302,93 +239,14 @@ pub(crate) fn program_instance(pid: i32) -> io::Result<u64> {
     Ok(u64::from_le_bytes(word))
 }
 
-/// The inodes of the sockets that a process holds; an error where that may not be known.
-pub(crate) fn socket_inodes(pid: i32) -> io::Result<Vec<u64>> {
-    let mut inodes = Vec::new();
-    for fd in numbers_in(&format!("/proc/{pid}/fd"))? {
-        let link = match fs::read_link(format!("/proc/{pid}/fd/{fd}")) {
-            Ok(link) => link,
-            // The directory may be listed where its links may not be read.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
-            Err(_) => continue,
-        };
-        let inode = link.to_str().and_then(|l| l.strip_prefix("socket:[")?.strip_suffix("]"));
-        let inode = inode.and_then(|number| number.parse::<u64>().ok());
-        inodes.extend(inode);
-    }
-    Ok(inodes)
-}
-
-/// The TCP sockets that listen in a process's network namespace.
-pub(crate) fn listeners(pid: i32) -> io::Result<Vec<Listener>> {
-    let mut found = Vec::new();
-    for table in ["tcp", "tcp6"] {
-        match fs::read_to_string(format!("/proc/{pid}/net/{table}")) {
-            Ok(text) => found.extend(text.lines().skip(1).filter_map(parse_listener)),
-            // No IPv6 here.
-            Err(e) if e.kind() == io::ErrorKind::NotFound && table == "tcp6" => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(found)
-}
-
-fn parse_listener(line: &str) -> Option<Listener> {
-    const LISTEN: &str = "0A";
-    let mut words = line.split_whitespace();
-    let (address, port) = words.nth(1)?.split_once(':')?;
-    if words.nth(1)? != LISTEN {
-        return None;
-    }
-    let port = u16::from_str_radix(port, 16).ok()?;
-    let inode = words.nth(5)?.parse().ok()?;
-    Some(Listener { address: SocketAddr::new(parse_address(address)?, port), inode })
-}
-
-/// Words of 32 bits, each written as this machine's byte order has it.
-fn parse_address(hex: &str) -> Option<IpAddr> {
-    let mut bytes = [0u8; 16];
-    let words = hex.as_bytes().chunks(8);
-    for (word, to) in words.zip(bytes.chunks_exact_mut(4)) {
-        let value = u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()?;
-        to.copy_from_slice(&value.to_ne_bytes());
-    }
-    match hex.len() {
-        8 => Some(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into()),
-        32 => Some(Ipv6Addr::from(bytes).into()),
-        _ => None,
-    }
-}
-
 /// What identifies the process's mount namespace.
 pub(crate) fn mount_namespace(pid: i32) -> io::Result<u64> {
     Ok(fs::metadata(format!("/proc/{pid}/ns/mnt"))?.ino())
 }
 
-/// Whether the process may be dumped: /proc belongs to root, else to the process's effective user.
-pub(crate) fn is_owned_by(pid: i32, uid: u32) -> io::Result<bool> {
-    Ok(fs::metadata(format!("/proc/{pid}"))?.uid() == uid)
-}
-
-/// Yama's ptrace_scope; 0 where there is no Yama.
-pub(crate) fn yama_scope() -> u32 {
-    let text = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
-    text.trim().parse().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_listening_socket_is_found_by_its_inode() {
-        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
-        let address = socket.local_addr().expect("has an address");
-        let pid = std::process::id() as i32;
-        let found =
-            listeners(pid).expect("reads").into_iter().find(|l| l.address == address).expect("is there");
-        assert!(socket_inodes(pid).expect("reads").contains(&found.inode));
-    }
 
     #[test]
     fn arguments_keep_their_empty_ones() {
@@ -409,6 +267,6 @@ mod tests {
     fn own_status_is_understood() {
         let status = own_status().expect("reads");
         assert!("RSt".contains(status.state), "{status:?}");
-        assert!(status.umask.is_some() && status.inner_pid > 0);
+        assert!(status.umask.is_some() && !status.namespace_pids.is_empty());
     }
 }

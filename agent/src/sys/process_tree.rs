@@ -1,27 +1,16 @@
 //! Who is whose parent, read from /proc: ancestors of a process, descendants of one, and pids across PID namespaces.
 
 use std::collections::HashMap;
-use std::{fs, io};
 
+pub use super::proc_task::parent;
+
+use super::proc_task;
 use super::reap;
 
 /// Longest chain of parents followed; a deeper one is a loop made by reused pids.
 const MAX_DEPTH: usize = 256;
 /// The kernel's PID_MAX_LIMIT on 64-bit machines: no pid is this high.
 pub const PID_LIMIT: i32 = 4 * 1024 * 1024;
-
-/// Parent of `pid`, from the fourth field of its stat.
-pub fn parent(pid: i32) -> io::Result<i32> {
-    let stat = fs::read(format!("/proc/{pid}/stat"))?;
-    parse_parent(&stat).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
-}
-
-/// `comm` may hold blanks and parentheses, so fields are counted after the last `)`.
-fn parse_parent(stat: &[u8]) -> Option<i32> {
-    let after = stat.iter().rposition(|b| *b == b')')? + 1;
-    let text = std::str::from_utf8(&stat[after..]).ok()?;
-    text.split_ascii_whitespace().nth(1)?.parse().ok()
-}
 
 /// Parent, grandparent and so on, nearest first, without pid 0.
 pub fn ancestors(pid: i32) -> Vec<i32> {
@@ -59,11 +48,8 @@ pub fn descendants(root: i32) -> Vec<i32> {
 }
 
 fn parents() -> HashMap<i32, i32> {
-    let Ok(entries) = fs::read_dir("/proc") else { return HashMap::new() };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter_map(|pid| Some((pid, parent(pid).ok()?)))
-        .collect()
+    let pids = proc_task::numbers_in("/proc").unwrap_or_default();
+    pids.into_iter().filter_map(|pid| Some((pid, parent(pid).ok()?))).collect()
 }
 
 /// Descendants of this process in /proc; empty where that is missing or shows another PID namespace.
@@ -79,9 +65,7 @@ pub fn own_children_by_asking(range: std::ops::Range<i32>) -> Vec<i32> {
 
 /// Whether /proc numbers this process as it numbers itself: a /proc of an outer namespace lists more than one number for it.
 fn proc_is_ours() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-    numbers.is_some_and(|numbers| numbers.trim().parse() == Ok(std::process::id()))
+    proc_task::own_status().is_ok_and(|own| own.namespace_pids == [std::process::id()])
 }
 
 /// The process below `root` that has the pid `inner` in its innermost PID namespace, as this namespace numbers it.
@@ -93,21 +77,12 @@ pub fn translate(root: i32, inner: i32) -> Option<i32> {
 }
 
 fn innermost(pid: i32) -> Option<i32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
-    line.split_ascii_whitespace().next_back()?.parse().ok()
+    proc_task::status(pid).ok()?.namespace_pids.last().map(|number| number.cast_signed())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_with_parentheses_does_not_shift_the_fields() {
-        assert_eq!(parse_parent(b"7 (a) S 9 (x) R 3 4 5\n"), Some(3));
-        assert_eq!(parse_parent(b"7 (a"), None);
-        assert_eq!(parse_parent(b"7 (a) S"), None);
-    }
 
     #[test]
     fn this_process_has_its_parent_first() {

@@ -2,7 +2,7 @@
 //! Raw, because the safe wrappers know no real-time signals; what is done with it is decided in `restart`.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libc::{c_int, c_long, c_void, pid_t};
 
@@ -237,23 +237,6 @@ fn decode(status: c_int) -> Stop {
         libc::PTRACE_EVENT_CLONE => Stop::Clone,
         _ => Stop::Event(signal),
     }
-}
-
-/// A descriptor that names this process and never another one.
-pub(crate) fn pidfd_open(pid: pid_t) -> io::Result<OwnedFd> {
-    // SAFETY: pidfd_open takes two numbers.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    let fd = check(fd)?;
-    // SAFETY: the kernel just made this descriptor, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as c_int) })
-}
-
-/// Sends a signal to exactly the process of this descriptor.
-pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
-    let none = std::ptr::null::<libc::siginfo_t>();
-    // SAFETY: a null siginfo asks the kernel to fill in that of kill(2); the rest are numbers.
-    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, none, 0) };
-    check(result).map(drop)
 }
 
 /// Closes every descriptor from 3 on. Only for a process that has just begun and owns none of them yet.

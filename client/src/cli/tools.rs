@@ -78,6 +78,7 @@ Examples:
   devsync debug pid/4711 --symbols build/demo  with the unstripped executable of the same build
   devsync debug deploy/demo --stacks           the stacks of all threads, once
   gdb target/debug/demo -ex 'target remote | devsync debug deploy/demo --stdio'
+  lldb target/debug/demo -o 'gdb-remote 127.0.0.1:2345'
 
 The app is stopped when a debugger connects, and runs on when it goes: by detaching, by Ctrl-C here, or by a lost
 connection. The debugger runs in the agent's container (attach --toolbox), for pid/N on this machine.";

@@ -87,6 +87,8 @@ pub struct Raw {
     pub stream: PortStream,
     pub host_key: PinnedKey,
     pub said: Said,
+    /// The key was registered; else it may be one that the agent was given.
+    pub is_registered: bool,
 }
 
 /// As [`open`], for whoever speaks SSH itself and holds the private half of `key`.
@@ -97,12 +99,14 @@ pub async fn raw(
     access: &Access,
 ) -> Result<Raw, CommandError> {
     let Some(agent) = &target.agent else { return Err(no_agent(cluster, target)) };
-    let (port, host_key) = match authorize(cluster, target, agent, key, access).await? {
+    let answer = authorize(cluster, target, agent, key, access).await?;
+    let is_registered = answer.is_some();
+    let (port, host_key) = match answer {
         Some(answer) => (answer.listen.port(), pin(&answer.host_key, target)?),
         None => known(cluster, target, agent, access).await?,
     };
     let Forward { stream, said } = forward(cluster, &target.namespace, &target.pod, port).await?;
-    Ok(Raw { stream, host_key, said })
+    Ok(Raw { stream, host_key, said, is_registered })
 }
 
 fn finish(

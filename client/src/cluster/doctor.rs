@@ -24,16 +24,13 @@ pub struct Examined {
 
 /// Looks at the cluster and, where one is named, at a workload's pods.
 pub async fn examine(cluster: &Cluster, workload: Option<&WorkloadRef>, container: Option<&str>) -> Examined {
-    let asked = cluster.client.apiserver_version();
-    let version = match cluster.ask("the API server does not answer", asked).await {
+    let version = match cluster.version("the API server does not answer").await {
         Ok(version) => version,
         Err(error) => {
             let found = vec![crate::doctor::laptop::failure("server", &error)];
             return Examined { cluster: found, workload: None, pod: None };
         }
     };
-    let number = |text: &str| text.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().unwrap_or(0);
-    let version = (number(&version.major), number(&version.minor));
     let mut found = vec![server(cluster, version)];
     let place = namespace::read(cluster).await;
     found.push(namespace::level(&cluster.namespace, &place, version));

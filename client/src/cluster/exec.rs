@@ -57,11 +57,7 @@ pub async fn exec(
 
 /// Whether the API server can close a program's input without ending the whole: since 1.30 (v5.channel.k8s.io).
 pub async fn closes_input(cluster: &Cluster) -> Result<bool, CommandError> {
-    let asked = cluster.client.apiserver_version();
-    let version = cluster.ask("the API server's version cannot be read", asked).await?;
-    let number =
-        |text: &str| text.trim_end_matches(|c: char| !c.is_ascii_digit()).parse::<u32>().unwrap_or(0);
-    Ok((number(&version.major), number(&version.minor)) >= (1, 30))
+    Ok(cluster.version("the API server's version cannot be read").await? >= (1, 30))
 }
 
 fn terminal_size(size: Size) -> TerminalSize {

@@ -17,7 +17,7 @@ use super::add::{Say, Step};
 use super::neighbour::is_local;
 use super::obstacles::cluster as failure;
 use super::{Cluster, explain};
-use crate::error::{CommandError, Kind};
+use crate::error::CommandError;
 
 /// What was asked for.
 #[derive(Debug, Clone, Default)]
@@ -279,16 +279,8 @@ async fn check_context(cluster: &Cluster, opts: &InstallOptions, doing: &str) ->
         "context {} is no cluster of this machine, and {doing} changes all of it",
         cluster.context_name()
     );
-    match crate::ask::typed(&format!("{what}.\nType the context's name to go on: "), context).await {
-        Some(true) => Ok(()),
-        Some(false) => {
-            Err(CommandError::new("ended without changing anything").cause("another name was typed"))
-        }
-        None => Err(CommandError::new(what)
-            .kind(Kind::Usage)
-            .cause("nobody is here to answer")
-            .hint("if it is meant: --yes; --dry-run shows what would be done")),
-    }
+    let hint = "if it is meant: --yes; --dry-run shows what would be done";
+    crate::ask::confirmed(&what, ("context", context), hint).await
 }
 
 /// Asks beforehand for every right that is needed, so that half an installation is rare and all that is missing is

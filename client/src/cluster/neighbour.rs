@@ -8,7 +8,7 @@ use kube::Api;
 use tokio::time::timeout;
 
 use super::{ANSWER_WITHIN, Cluster};
-use crate::error::{CommandError, Kind};
+use crate::error::CommandError;
 
 /// Names that tools for clusters on one's own machine give their contexts.
 const LOCAL_NAMES: [&str; 7] = [
@@ -66,18 +66,12 @@ pub async fn check_place(
     let what = format!(
         "context {context} is no cluster of this machine, and namespace {namespace} is not marked for development"
     );
-    match crate::ask::typed(&format!("{what}.\nType the namespace's name to go on: "), namespace).await {
-        Some(true) => Ok(()),
-        Some(false) => Err(CommandError::new("ended without changing anything").cause("another name was typed")),
-        None => Err(CommandError::new(what)
-            .kind(Kind::Usage)
-            .cause("nobody is here to answer")
-            .hint(format!(
-                "if it is meant: --yes; for good: allow-contexts = [\"{context}\"] in devsync.toml, or kubectl label \
-                 namespace {namespace} {INJECT}={ENABLED}{}",
-                cluster.context_flag()
-            ))),
-    }
+    let hint = format!(
+        "if it is meant: --yes; for good: allow-contexts = [\"{context}\"] in devsync.toml, or kubectl label namespace \
+         {namespace} {INJECT}={ENABLED}{}",
+        cluster.context_flag()
+    );
+    crate::ask::confirmed(&what, ("namespace", namespace), &hint).await
 }
 
 /// True where the namespace has the label of development; who may not read it cannot know.

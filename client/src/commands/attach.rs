@@ -62,7 +62,7 @@ fn targets(args: &AttachArgs, config: Config, project: &std::path::Path) -> Resu
             dry_run: args.dry_run,
             allow_contexts: config.allow_contexts.clone(),
         };
-        let settings = Settings::new(args, config, project.to_owned(), &route.target)?;
+        let settings = Settings::new(args, config, project.to_owned())?;
         Ok::<_, CommandError>(One { name: name.unwrap_or_else(|| route.name()), route, settings, add })
     };
     let mut targets: Vec<One> = match several.is_empty() {

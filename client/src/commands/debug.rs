@@ -60,13 +60,14 @@ pub async fn run(args: &DebugArgs) -> Result<ExitCode, CommandError> {
     let port = listener.local_addr().map(|address| address.port()).unwrap_or_default();
     let name = route.name();
     if args.write {
-        let file = launch::write(
-            &project,
-            &launch::configuration(&name, session.language(), port, symbols.as_deref()),
-        );
+        let all = launch::configurations(&name, session.language(), port, symbols.as_deref());
         let hint = "add the configuration by hand: docs/guides/debug.md has it";
-        let file = file.map_err(|error| CommandError::of(error).hint(hint))?;
-        note(args, &format!("{} has the configuration \"devsync: {name}\"", crate::dirs::near(&file)));
+        for configuration in all {
+            let file = launch::write(&project, &configuration);
+            let file = file.map_err(|error| CommandError::of(error).hint(hint))?;
+            let name = configuration["name"].as_str().unwrap_or_default();
+            note(args, &format!("{} has the configuration \"{name}\"", crate::dirs::near(&file)));
+        }
     }
     announce(args, &session, port, symbols.as_deref())?;
     serve::run(args, session, listener).await
@@ -185,17 +186,11 @@ fn announce(
 ) -> Result<(), CommandError> {
     let app = &session.app;
     let file = symbols.map(|path| path.to_string_lossy().into_owned());
-    let command = match session.language() {
-        Language::Go => format!("dlv connect 127.0.0.1:{port}"),
-        _ => {
-            let file = file.as_deref().unwrap_or("FILE");
-            format!("gdb {file} -ex 'target remote 127.0.0.1:{port}'")
-        }
-    };
+    let commands = commands(session.language(), file.as_deref().unwrap_or("FILE"), port);
     if args.output.output == Output::Json {
         return say_json(&serde_json::json!({
-            "event": "listening", "pid": app.pid, "exe": app.exe, "go": app.go, "port": port, "command": command,
-            "build_id": app.build_id.shown(), "symbols": file,
+            "event": "listening", "pid": app.pid, "exe": app.exe, "go": app.go, "port": port,
+            "command": commands.first(), "commands": commands, "build_id": app.build_id.shown(), "symbols": file,
         }));
     }
     if args.output.quiet {
@@ -207,5 +202,16 @@ fn announce(
     if session.language() == Language::Native && symbols.is_none() {
         say("no symbols: --symbols names the unstripped executable of this build")?;
     }
-    say(&command)
+    say(&commands.join("\n"))
+}
+
+/// For the debuggers that can be used.
+fn commands(language: Language, file: &str, port: u16) -> Vec<String> {
+    if language == Language::Go {
+        return vec![format!("dlv connect 127.0.0.1:{port}")];
+    }
+    vec![
+        format!("gdb {file} -ex 'target remote 127.0.0.1:{port}'"),
+        format!("lldb {file} -o 'gdb-remote 127.0.0.1:{port}'"),
+    ]
 }

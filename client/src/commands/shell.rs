@@ -1,36 +1,109 @@
-//! `devsync shell`: a prompt in the app's root, with the app's own shell or that of the toolbox.
+//! `devsync shell`: a prompt in the app's root, with the app's own shell or that of the toolbox; where the agent may not
+//! enter that root, the app's own through pods/exec, else one beside it, and that is said.
 
 use std::process::ExitCode;
 
-use super::exec::through_agent;
 use crate::cli::{ShellArgs, TargetWord};
-use crate::cluster;
-use crate::connect::pod_of;
+use crate::cluster::{self, Cluster, PodTarget};
+use crate::connect::{Route, pod_of};
 use crate::error::CommandError;
 use crate::program::{self, End, Wish};
 use crate::settings;
 use crate::terminal;
+use crate::way;
+
+/// As the agent looks for them; the first two by name, so that the image's PATH has a say.
+const SHELLS: [&str; 4] = ["sh", "bash", "ash", "/busybox/sh"];
 
 pub async fn run(args: &ShellArgs) -> Result<ExitCode, CommandError> {
     let (config, project) = settings::project_of(args.target.target.as_ref())?;
     let route = settings::needed_route(&args.target, &config, &project, "shell deploy/demo")?;
     // A script on standard input is read to its end.
-    let terminal = terminal::size();
-    let wish = Wish { words: Vec::new(), stdin: true, terminal };
+    let wish = Wish { words: Vec::new(), stdin: true, terminal: terminal::size() };
     let in_cluster = matches!(route.target, TargetWord::Workload { .. } | TargetWord::Selector(_));
-    if in_cluster {
-        let (cluster, pod) = pod_of(&route).await?;
-        if !pod.has_agent {
-            let words = vec!["sh".to_owned()];
-            let wish = Wish { words, ..wish };
-            let program = cluster::exec(&cluster, &pod, &pod.container, &wish).await?;
-            return match program.carry(terminal.is_some()).await? {
-                End::Missing(why) => Err(CommandError::new(format!("{pod} has no shell, and no agent"))
-                    .cause(why)
-                    .hint(format!("devsync attach {} --toolbox --once adds one with a shell", route.name()))),
-                end => Ok(program::exit(&end)),
-            };
+    let pod = if in_cluster { Some(pod_of(&route).await?) } else { None };
+    if let Some((cluster, pod)) = &pod
+        && !pod.has_agent
+    {
+        return match own_shell(cluster, pod).await? {
+            Ok(shell) => through_exec(cluster, pod, shell, wish).await,
+            Err(why) => Err(CommandError::new(format!("{pod} has no shell, and no agent"))
+                .cause(why)
+                .hint(format!("devsync attach {} --toolbox --once adds one with a shell", route.name()))),
+        };
+    }
+    // Until it is known which shell it is, nothing of the input is read.
+    let (channel, way) = way::channel(&route, &wish).await?;
+    if channel.is_beside
+        && let Some(code) = instead(&route, pod.as_ref(), &wish).await?
+    {
+        return Ok(code);
+    }
+    let end = channel.start(&wish).await?.carry(wish.terminal.is_some()).await;
+    drop(way);
+    match end? {
+        End::Missing(why) => Err(CommandError::new(format!("there is no shell for {}", route.name()))
+            .cause(why)
+            .hint_opt(in_cluster.then(|| format!("devsync attach {} --toolbox --once", route.name())))),
+        end => Ok(program::exit(&end)),
+    }
+}
+
+/// The app's own shell, in the place of one beside it; says which of both it is.
+async fn instead(
+    route: &Route,
+    pod: Option<&(Cluster, PodTarget)>,
+    wish: &Wish,
+) -> Result<Option<ExitCode>, CommandError> {
+    let refused = "the agent may not enter the app's root (it has not SYS_CHROOT)";
+    let why = match pod {
+        Some((cluster, pod)) => match own_shell(cluster, pod).await {
+            Ok(Ok(shell)) => {
+                eprintln!(
+                    "note: {refused}: this is {shell} of container {}, through pods/exec",
+                    pod.container
+                );
+                return through_exec(cluster, pod, shell, wish.clone()).await.map(Some);
+            }
+            Ok(Err(_)) => format!("and {pod} has no shell of its own"),
+            Err(error) => format!("and the app's own shell cannot be asked for: {}", error.line()),
+        },
+        None => format!("and no other way leads into {}", route.name()),
+    };
+    let why = crate::report::plain_line(&why);
+    eprintln!(
+        "note: {refused}, {why}: this shell is beside the app, in the agent's container; its directory is the app's \
+         root, $DEVSYNC_ROOT, and names that begin with / are the agent's own"
+    );
+    Ok(None)
+}
+
+/// The first shell of the app that can be started, found out by starting it, since a program that is missing is only told
+/// at its end; else why there is none.
+async fn own_shell(cluster: &Cluster, pod: &PodTarget) -> Result<Result<&'static str, String>, CommandError> {
+    let mut why = String::new();
+    for shell in SHELLS {
+        let words = [shell, "-c", "exit 0"].map(str::to_owned).to_vec();
+        let wish = Wish { words, stdin: false, terminal: None };
+        match cluster::exec(cluster, pod, &pod.container, &wish).await?.quietly().await? {
+            End::Missing(reason) if why.is_empty() => why = reason,
+            End::Missing(_) => {}
+            End::Exit(_) | End::Signal(_) => return Ok(Ok(shell)),
         }
     }
-    Ok(program::exit(&through_agent(&route, &wish).await?))
+    Ok(Err(why))
+}
+
+async fn through_exec(
+    cluster: &Cluster,
+    pod: &PodTarget,
+    shell: &str,
+    wish: Wish,
+) -> Result<ExitCode, CommandError> {
+    let wish = Wish { words: vec![shell.to_owned()], ..wish };
+    let program = cluster::exec(cluster, pod, &pod.container, &wish).await?;
+    match program.carry(wish.terminal.is_some()).await? {
+        End::Missing(why) => Err(CommandError::new(format!("{shell} of {pod} cannot be started")).cause(why)),
+        end => Ok(program::exit(&end)),
+    }
 }

@@ -27,21 +27,34 @@ pub fn debugpy(name: &str, port: u16, local: &str, remote: Option<&str>) -> Valu
     configuration
 }
 
-/// A configuration that connects to `port` here.
-pub fn configuration(name: &str, language: Language, port: u16, symbols: Option<&Path>) -> Value {
-    let symbols = symbols.map(|path| path.to_string_lossy().into_owned());
+/// Configurations that connect to `port` here, one for each debugger that an editor may have.
+pub fn configurations(name: &str, language: Language, port: u16, symbols: Option<&Path>) -> Vec<Value> {
     let name = format!("devsync: {name}");
-    match language {
-        Language::Go => json!({
+    if language == Language::Go {
+        return vec![json!({
             "name": name, "type": "go", "request": "attach", "mode": "remote",
             "host": "127.0.0.1", "port": port, "stopOnEntry": false,
-        }),
-        Language::Native | Language::Python => json!({
-            "name": name, "type": "cppdbg", "request": "launch", "MIMode": "gdb",
-            "miDebuggerServerAddress": format!("127.0.0.1:{port}"), "cwd": "${workspaceFolder}",
-            "program": symbols.unwrap_or_else(|| "${workspaceFolder}/FILE".to_owned()),
-        }),
+        })];
     }
+    let symbols = symbols.map(|path| path.to_string_lossy().into_owned());
+    let program = symbols.unwrap_or_else(|| "${workspaceFolder}/FILE".to_owned());
+    vec![
+        json!({
+            "name": name, "type": "cppdbg", "request": "launch", "MIMode": "gdb",
+            "miDebuggerServerAddress": format!("127.0.0.1:{port}"), "cwd": "${workspaceFolder}", "program": program,
+        }),
+        // CodeLLDB, as its manual has it for a stub of gdb's protocol.
+        json!({
+            "name": format!("{name} (lldb)"), "type": "lldb", "request": "attach",
+            "targetCreateCommands": [format!("target create {}", quoted(&program))],
+            "processCreateCommands": [format!("gdb-remote 127.0.0.1:{port}")],
+        }),
+    ]
+}
+
+/// A word of lldb's command line.
+fn quoted(word: &str) -> String {
+    format!("\"{}\"", word.replace('\\', r"\\").replace('"', "\\\""))
 }
 
 /// Puts the configuration into the project's launch.json, in the place of an older one of the same name.
@@ -72,9 +85,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn lldb_has_a_configuration_beside_gdb() {
+        let both = configurations("pid/7", Language::Native, 2345, Some(Path::new("/src/a \"b\"")));
+        let names: Vec<&str> = both.iter().filter_map(|one| one["name"].as_str()).collect();
+        assert_eq!(names, ["devsync: pid/7", "devsync: pid/7 (lldb)"]);
+        assert_eq!(both[1]["targetCreateCommands"], json!(["target create \"/src/a \\\"b\\\"\""]));
+        assert_eq!(both[1]["processCreateCommands"], json!(["gdb-remote 127.0.0.1:2345"]));
+    }
+
+    #[test]
     fn what_others_wrote_stays() {
         let dir = tempfile::tempdir().expect("a directory");
-        let ours = |port| configuration("deploy/demo", Language::Go, port, None);
+        let ours = |port| configurations("deploy/demo", Language::Go, port, None).remove(0);
         let path = write(dir.path(), &ours(1)).expect("written");
         let mut file: Value = serde_json::from_slice(&std::fs::read(&path).expect("read")).expect("JSON");
         file["configurations"].as_array_mut().expect("a list").push(json!({"name": "mine"}));

@@ -13,7 +13,7 @@ pub fn plain(text: &str) -> String {
                 break;
             }
             '\n' => shown.push(c),
-            c if c.is_control() || reorders(c) => shown.extend(c.escape_default()),
+            c if steers(c) => shown.extend(c.escape_default()),
             c => shown.push(c),
         }
     }
@@ -40,7 +40,7 @@ pub fn terminal_line(line: &[u8]) -> String {
         match (colour, c) {
             (Some(_), _) => shown.push_str(&rest[..taken]),
             (None, '\t') => shown.push(c),
-            (None, c) if c.is_control() || reorders(c) => shown.extend(c.escape_default()),
+            (None, c) if steers(c) => shown.extend(c.escape_default()),
             (None, c) => shown.push(c),
         }
         coloured |= colour.is_some();
@@ -50,6 +50,11 @@ pub fn terminal_line(line: &[u8]) -> String {
         shown.push_str("\x1b[0m");
     }
     shown
+}
+
+/// True for what a terminal takes for a command, or that shows a line in another order than it has.
+pub(super) fn steers(c: char) -> bool {
+    c.is_control() || reorders(c)
 }
 
 /// Characters of Unicode TR 9, and those that end a line or a paragraph.

@@ -26,7 +26,7 @@ use tokio::time::timeout;
 
 pub use host_key::{HostKeyError, PinnedKey};
 pub use identity::IdentityError;
-pub use program::program_over;
+pub use program::{ProgramChannel, ProgramKey};
 pub use reverse::{Reverse, ReverseSpec};
 pub use seat::Seat;
 

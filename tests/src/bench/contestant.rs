@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -97,6 +97,21 @@ impl Contestant {
     /// Both of them.
     pub fn both(bench: &Bench, pid: u32) -> Result<[Contestant; 2]> {
         Ok([Contestant::piped(bench, pid)?, Contestant::over_ssh(bench, pid)?])
+    }
+
+    /// A configuration in `directory` with which stock SSH clients reach the server as `pod`.
+    pub fn stock(&self, directory: &Path) -> Result<PathBuf> {
+        let [address, _, identity, _, key] = &self.target[..] else { bail!("it serves no SSH") };
+        let (host, port) = address.trim_start_matches("ssh/").split_once(':').context("HOST:PORT")?;
+        let (known, config) = (directory.join("known_hosts"), directory.join("ssh_config"));
+        fs::write(&known, format!("[{host}]:{port} {key}\n"))?;
+        let text = format!(
+            "Host pod\n  HostName {host}\n  Port {port}\n  User dev\n  IdentityFile {identity}\n  IdentitiesOnly yes\n  \
+             UserKnownHostsFile {}\n  StrictHostKeyChecking yes\n  LogLevel ERROR\n",
+            known.display()
+        );
+        fs::write(&config, text)?;
+        Ok(config)
     }
 
     /// `devsync attach TARGET more…` in `project`.

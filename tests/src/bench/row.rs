@@ -4,6 +4,7 @@ mod idle;
 mod relink;
 mod restart;
 mod save;
+mod sftp;
 mod tree;
 mod webhook;
 
@@ -30,6 +31,10 @@ pub const ROWS: &[Row] = &[
     Row { name: "relink", base: "rsync", measure: relink::relink },
     Row { name: "restart", base: "rsync+kill", measure: restart::restart },
     Row { name: "idle", base: "", measure: idle::idle },
+    Row { name: "sftp-put", base: "sshd", measure: sftp::put },
+    Row { name: "sftp-get", base: "sshd", measure: sftp::get },
+    Row { name: "sftp-mput", base: "sshd", measure: sftp::put_many },
+    Row { name: "sftp-mget", base: "sshd", measure: sftp::get_many },
     Row { name: "webhook", base: "", measure: webhook::webhook },
 ];
 

@@ -12,7 +12,8 @@ use anyhow::{Context, Result, bail, ensure};
 #[derive(Debug)]
 pub struct Sshd {
     server: Child,
-    config: PathBuf,
+    /// For OpenSSH's clients; the host is `pod`.
+    pub config: PathBuf,
     /// The client's private key; `.pub` beside it.
     pub identity: PathBuf,
     pub port: u16,

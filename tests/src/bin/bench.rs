@@ -28,10 +28,14 @@ fn run() -> Result<()> {
     let (work, programs, inputs) = (path()?, path()?, path()?);
     let (mut rows, mut json) = (Vec::new(), false);
     for argument in arguments {
-        match ROWS.iter().find(|row| row.name == argument) {
-            Some(row) => rows.push(row),
-            None if argument == "--json" => json = true,
-            None => bail!("unknown row {argument:?}"),
+        // `sftp` is each row whose name begins so.
+        let group = format!("{argument}-");
+        let known = rows.len();
+        rows.extend(ROWS.iter().filter(|row| row.name == argument || row.name.starts_with(&group)));
+        match rows.len() > known {
+            true => {}
+            false if argument == "--json" => json = true,
+            false => bail!("unknown row {argument:?}"),
         }
     }
     if rows.is_empty() {

@@ -8,6 +8,7 @@ use devsync_tests::app::UID;
 use serde_json::Value;
 
 use crate::rig::{Rig, ask};
+use crate::ssh::Server;
 
 /// The app's answer is made by a command from what is synced; it refuses what is empty.
 const SETTINGS: &str = "restart = 'reexec'
@@ -113,5 +114,21 @@ fn with_once_a_command_that_fails_is_the_end() -> Result<()> {
     fs::write(rig.laptop.join("answer.txt"), "once")?;
     rig.run(&["attach", &target, "--once"])?.code(0)?;
     ensure!(word(&ask(&app)?) == "once", "{}", ask(&app)?);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs: root"]
+fn an_agent_that_is_reached_by_its_address_runs_them_too() -> Result<()> {
+    let rig = rig()?;
+    let app = rig.app()?;
+    let server = Server::start(&rig, &app)?;
+    let mut attach = server.attach(&rig, &[])?;
+    attach.first_sync()?;
+    fs::write(rig.laptop.join("answer.txt"), "far")?;
+    let said = until(&attach, "ready")?;
+    ensure!(names(&said).contains(&"command_ended"), "{said:?}");
+    ensure!(word(&ask(&app)?) == "far", "{}", ask(&app)?);
+    attach.stop()?;
     Ok(())
 }

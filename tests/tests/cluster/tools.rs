@@ -5,6 +5,7 @@ mod debugpy;
 mod doctor;
 mod exec;
 mod host_key;
+mod probes;
 mod shell;
 
 use std::path::PathBuf;

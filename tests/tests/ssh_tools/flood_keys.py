@@ -1,4 +1,5 @@
-"""Bad keys as fast as they are refused, over 50 connections at a time. Arguments: port, known_hosts, seconds.
+"""Bad keys as fast as they are refused, over 50 connections at a time, until the time is over or so many were offered.
+Arguments: port, known_hosts, seconds, keys, addresses. Each connection comes from the next of the addresses 127.0.1.N.
 
 Prints "begun" once the first key was refused, and at the end how many were offered."""
 
@@ -9,6 +10,7 @@ import time
 import asyncssh
 
 port, known, seconds = int(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+most, addresses = int(sys.argv[4]), int(sys.argv[5])
 keys = [asyncssh.generate_private_key("ssh-ed25519") for _ in range(64)]
 offered = connections = 0
 
@@ -26,13 +28,14 @@ class Offers(asyncssh.SSHClient):
 
 async def again_and_again(until):
     global connections
-    while time.monotonic() < until:
+    while time.monotonic() < until and offered < most:
         connections += 1
         try:
             await asyncio.wait_for(
                 asyncssh.connect(
                     "127.0.0.1", port, username="dev", client_factory=Offers, known_hosts=known,
                     agent_path=None, config=None, preferred_auth="publickey",
+                    local_addr=(f"127.0.1.{connections % addresses + 1}", 0),
                 ),
                 until - time.monotonic() + 0.1,
             )

@@ -105,7 +105,7 @@ fn twenty_sessions_share_one_connection() {
 fn keys_are_exchanged_anew_under_load() {
     let rig = Rig::start(Root::Debian);
     // All of it there and back at once; each direction counts for a new exchange.
-    let blocks = std::env::var("DEVSYNC_TEST_REKEY_MIB").map_or(256, |amount| amount.parse().expect("MiB"));
+    let blocks = std::env::var("DEVSYNC_TEST_REKEY_MIB").map_or(512, |amount| amount.parse().expect("MiB"));
     let mut ssh = rig.tool("ssh");
     ssh.args(["-v", "-o", "RekeyLimit=1M", "pod", "cat"])
         .stderr(fs::File::create(rig.path("said")).expect("made"));

@@ -1,6 +1,8 @@
 //! The agent's SSH server under stock tools: OpenSSH, rsync, sshfs, tmux, paramiko and asyncssh, with an app in
 //! namespaces of its own.
 
+mod beside;
+mod editors;
 mod escapes;
 mod files;
 mod forwards;

@@ -126,6 +126,26 @@ impl Rig {
         run(&mut self.ssh(command))
     }
 
+    /// A program in the agent's namespaces, as a process of its container or of the app's user.
+    pub(crate) fn beside_agent(&self, setpriv: &[&str], words: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--pid", "--mount", "--target", &self.agent().to_string(), "--", "setpriv"]);
+        command.args(setpriv).args(words).stdin(Stdio::null());
+        command
+    }
+
+    /// Makes a second key, and registers it as a client with the right to pods/exec does: the agent runs as `id`.
+    pub(crate) fn register(&self, id: u32) -> PathBuf {
+        let key = self.path("registered");
+        run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key));
+        let public = fs::read_to_string(key.with_extension("pub")).expect("a key");
+        let (id, agent, state) = (id.to_string(), self.path("devsync-agent"), self.path("state"));
+        let (agent, state) = (agent.to_str().expect("a name"), state.to_str().expect("a name"));
+        let words = [agent, "authorize", "--state", state, "--key", public.trim()];
+        run(&mut self.beside_agent(&["--reuid", &id, "--regid", &id, "--clear-groups"], &words));
+        key
+    }
+
     /// `sftp -b`, each line of `batch` a command.
     pub(crate) fn sftp(&self, batch: &str) -> Output {
         fs::write(self.path("batch"), batch).expect("written");

@@ -66,7 +66,7 @@ fn without_the_right_to_change_its_root_nothing_is_run() {
         assert_eq!(refused.status.code(), Some(255));
         assert!(refused.stdout.is_empty(), "the agent's own root was listed");
         assert!(
-            said(&refused).contains("SYS_CHROOT") && said(&refused).contains("hint:"),
+            said(&refused).contains("SYS_CHROOT") && said(&refused).contains("hint: `devsync shell"),
             "{}",
             said(&refused)
         );

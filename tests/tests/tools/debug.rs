@@ -7,7 +7,7 @@ use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use devsync_tests::app::App;
-use devsync_tests::debugger::{Asking, Debug, dlv, gdb, line_of};
+use devsync_tests::debugger::{Asking, Debug, dlv, gdb, line_of, lldb};
 
 use crate::rig::{Rig, both, demo};
 
@@ -82,6 +82,59 @@ fn a_lost_gdb_leaves_no_breakpoint_in_the_app() -> Result<()> {
     gdb.wait()?;
     debug.ends_well()?;
     serves_free(&app)
+}
+
+#[test]
+#[ignore = "needs: root"]
+fn lldb_stops_at_a_line_of_a_scratch_app_and_goes_on_from_there() -> Result<()> {
+    let rig = Rig::new()?;
+    let symbols = rig.rust()?;
+    let app = rig.start(&symbols)?;
+    let debug = debug(&rig, &app, &["--symbols", &symbols.to_string_lossy()])?;
+    let line = line_of(&demo("rust/src/main.rs"), "x.checked_add(y)")?;
+    let asking = asking(&app);
+    let stop = format!("breakpoint set --file main.rs --line {line}");
+    // On from the breakpoint and back to it: an app that went on one byte late would have died. The line has two places:
+    // before its names are bound, and after.
+    let words = [&stop, "continue", "continue", "frame variable x y", "continue", "detach"];
+    let said = both(&lldb(&symbols, debug.port, &words).output()?);
+    ensure!(said.matches("stop reason = breakpoint 1.").count() >= 3, "{said}");
+    ensure!(said.contains("x = 40") && said.contains("y = 2") && said.contains("detached"), "{said}");
+    debug.ends_well()?;
+    drop(asking);
+    serves_free(&app)
+}
+
+#[test]
+#[ignore = "needs: root"]
+fn an_lldb_that_quits_at_a_breakpoint_does_not_kill_the_app() -> Result<()> {
+    let rig = Rig::new()?;
+    let symbols = rig.rust()?;
+    let app = rig.start(&symbols)?;
+    let line = line_of(&demo("rust/src/main.rs"), "x.checked_add(y)")?;
+    let stop = format!("breakpoint set --file main.rs --line {line}");
+    for end in ["quit", "process kill"] {
+        let debug = debug(&rig, &app, &["--symbols", &symbols.to_string_lossy()])?;
+        let asking = asking(&app);
+        let said = both(&lldb(&symbols, debug.port, &[&stop, "continue", end]).output()?);
+        ensure!(said.contains("stop reason = breakpoint 1.1"), "{said}");
+        debug.ends_well()?;
+        drop(asking);
+        serves_free(&app)?;
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs: root"]
+fn a_gdb_that_kills_lets_the_app_go() -> Result<()> {
+    let rig = Rig::new()?;
+    let symbols = rig.rust()?;
+    let app = rig.start(&symbols)?;
+    let debug = debug(&rig, &app, &["--symbols", &symbols.to_string_lossy()])?;
+    let output = gdb(&symbols, debug.port, &["set confirm off", "kill"]).output()?;
+    debug.ends_well()?;
+    serves_free(&app).with_context(|| both(&output))
 }
 
 #[test]

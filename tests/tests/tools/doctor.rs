@@ -1,10 +1,11 @@
 //! `doctor` on a process of this machine: what is predicted is what comes of trying, and nothing is left behind.
 
 use std::fs;
+use std::os::unix::fs::chown;
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
-use devsync_tests::app::{App, Place};
+use devsync_tests::app::{App, Place, UID};
 use serde_json::Value;
 
 use crate::rig::{Rig, both};
@@ -40,12 +41,46 @@ fn doctor_tries_what_it_predicts_and_leaves_nothing() -> Result<()> {
         ensure!(finding["level"] == "ok", "{finding}");
         ensure!(finding["text"].as_str().is_some_and(|text| text.contains(words)), "{finding}");
     }
+    let editors = topic(&found, "editors")?;
+    ensure!(editors["level"] == "ok", "{editors}");
     ensure!(fs::read_dir(rig.path("pod"))?.next().is_none(), "something was left");
     let words = rig.command(&["doctor", &target]).output()?;
     ensure!(
         both(&words).contains("laptop\n") && both(&words).contains(&format!("{target}\n")),
         "{}",
         both(&words)
+    );
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs: root"]
+fn doctor_says_what_an_editors_server_would_lack() -> Result<()> {
+    let rig = Rig::new()?;
+    // Of the machine's own files all is there, but for a home of the app's.
+    let home = rig.path("pod").to_string_lossy().into_owned();
+    chown(&home, Some(UID), Some(UID))?;
+    let script = "echo up; exec sleep 1000";
+    for (home, words) in [
+        (home.as_str(), vec!["find what they need: /", "tar, glibc 2.", &home]),
+        ("/nonexistent", vec!["the home /nonexistent cannot be written: it does not exist"]),
+        ("/etc", vec!["the home /etc cannot be written"]),
+    ] {
+        let variable = format!("HOME={home}");
+        let app =
+            App::start(&Place::Directory(rig.path("pod")), &["env", &variable, "sh", "-c", script], "up")?;
+        let said = rig.command(&["doctor", &format!("pid/{}", app.pid()), "-o", "json"]).output()?;
+        let text = topic(&of_app(&said)?, "editors")?["text"].as_str().unwrap_or_default().to_owned();
+        ensure!(words.iter().all(|word| text.contains(word)), "{text}");
+    }
+    // Nothing at all.
+    let rig = Rig::new()?;
+    let app = rig.start(&rig.rust()?)?;
+    let said = rig.command(&["doctor", &format!("pid/{}", app.pid()), "-o", "json"]).output()?;
+    let text = topic(&of_app(&said)?, "editors")?["text"].as_str().unwrap_or_default().to_owned();
+    ensure!(
+        said.status.code() == Some(0) && text.contains("the image has no shell; the image has no glibc"),
+        "{text}"
     );
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod debug;
 mod debugpy;
 mod doctor;
+mod once;
 mod ps;
 mod rig;
 mod ssh;

@@ -1,7 +1,6 @@
 //! Between the new program's first breath and its release: it is held before its first instruction, so what the
 //! old one left (children, pending signals) can be cleared away unseen. Must not change the new program itself.
 
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::arch::Call;
@@ -10,6 +9,7 @@ use super::inject::Injection;
 use super::preflight::{self, Identity};
 use super::threads::Threads;
 use crate::restart::descendants;
+use crate::sys::pidfd::PidFd;
 use crate::sys::proc_task;
 use crate::sys::ptrace::{self, Stop, Syscall};
 
@@ -39,7 +39,8 @@ pub(super) fn release(
     let runs = preflight::runs(pid, expected);
     ptrace::detach(pid, 0).map_err(|source| ReexecError::Trace { operation: "let go", tid: pid, source })?;
     if was_stopped {
-        resume_stopped(pid);
+        // A stop that was meant for the old program.
+        PidFd::wake(pid);
     }
     match runs {
         Ok(false) => Err(ReexecError::ExecutedItself),
@@ -67,7 +68,7 @@ fn reap(threads: &mut Threads) -> Result<(), ReexecError> {
 /// Drops the signals that were meant for the old program: unhandled, they would end the new one.
 fn drop_pending(threads: &mut Threads) -> Result<(), ReexecError> {
     let pid = threads.pid();
-    let pending = || proc_task::status(pid).map_or(0, |status| status.pending);
+    let pending = || proc_task::status(pid).map_or(0, |status| status.sig_pending);
     for _ in 0..MAX_STOPS {
         if pending() == 0 {
             return Ok(());
@@ -82,12 +83,4 @@ fn drop_pending(threads: &mut Threads) -> Result<(), ReexecError> {
         }
     }
     Ok(())
-}
-
-/// Wakes a process from a stop that was meant for the old program.
-fn resume_stopped(pid: i32) {
-    if let Ok(pidfd) = ptrace::pidfd_open(pid) {
-        // Gone meanwhile: nothing to wake.
-        let _ = ptrace::pidfd_send_signal(pidfd.as_fd(), libc::SIGCONT);
-    }
 }

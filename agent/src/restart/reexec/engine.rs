@@ -30,7 +30,7 @@ const BUSY_PAUSE: Duration = Duration::from_millis(10);
 pub(crate) fn probe(pid: i32, start_time: u64) -> Result<(), Refusal> {
     preflight::app(pid, start_time).map_err(|error| refusal::of(pid, error))?;
     let tids = proc_task::threads(pid).unwrap_or_default();
-    let alive = |tid: &i32| proc_task::status(*tid).is_ok_and(|status| !"ZX".contains(status.state));
+    let alive = |tid: &i32| proc_task::status(*tid).is_ok_and(|status| !status.is_dead());
     let tid = tids.into_iter().find(alive).unwrap_or(pid);
     // Not stopped, so that nothing in the app is interrupted; this process's end lets it go.
     ptrace::seize(tid).map_err(|error| refusal::explain(pid, &error))?;
@@ -212,7 +212,7 @@ fn state(pid: i32, wanted: &Recorded, mask: u64) -> Result<Before, ReexecError> 
     let descriptors = proc_task::descriptors(pid).map_err(failed("descriptors"))?;
     let kept = descriptors.into_iter().filter(|(fd, cloexec)| *fd >= FIRST_FD && !cloexec);
     Ok(Before {
-        ignored: (1..=64).filter(|signal| status.ignored >> (signal - 1) & 1 == 1).collect(),
+        ignored: (1..=64).filter(|signal| status.sig_ignored >> (signal - 1) & 1 == 1).collect(),
         kept: kept.map(|(fd, _)| fd).collect(),
         mask,
         umask: status.umask.filter(|umask| *umask != wanted.umask),

@@ -1,12 +1,15 @@
 //! The old program's own shutdown under the tracer's eyes: SIGTERM, its handlers and exit hooks, up to the moment
 //! at which it would end. Decides when that is; what happens then is the engine's business.
 
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
 
 use super::error::ReexecError;
 use super::threads::Threads;
-use crate::sys::proc_task::{self, Status};
+use crate::sys::pidfd::PidFd;
+use crate::sys::proc::Status;
+use crate::sys::proc_task;
 use crate::sys::ptrace::{self, Stop, Syscall};
 
 const TERM: i32 = libc::SIGTERM;
@@ -35,7 +38,7 @@ pub(super) enum Shutdown {
 pub(super) fn reception(pid: i32, status: &Status) -> Reception {
     let tids = proc_task::threads(pid).unwrap_or_default();
     let blocked_everywhere = tids.iter().all(|tid| {
-        proc_task::status(*tid).is_ok_and(|thread| has(thread.blocked, TERM) || thread.state == 'Z')
+        proc_task::status(*tid).is_ok_and(|thread| has(thread.sig_blocked, TERM) || thread.state == 'Z')
     });
     let taken_otherwise = || {
         proc_task::signalfds(pid).is_ok_and(|masks| masks.iter().any(|mask| has(*mask, TERM)))
@@ -45,8 +48,8 @@ pub(super) fn reception(pid: i32, status: &Status) -> Reception {
     };
     match () {
         () if blocked_everywhere && taken_otherwise() => Reception::Handled,
-        () if blocked_everywhere || has(status.ignored, TERM) => Reception::Nothing,
-        () if has(status.caught, TERM) => Reception::Handled,
+        () if blocked_everywhere || has(status.sig_ignored, TERM) => Reception::Nothing,
+        () if has(status.sig_caught, TERM) => Reception::Handled,
         () => Reception::Default,
     }
 }
@@ -94,12 +97,12 @@ pub(super) fn shut_down(threads: &mut Threads, grace: Duration) -> Result<Shutdo
 
 /// Sends SIGTERM, and SIGCONT to a stopped program. An error means that nothing was sent.
 pub(super) fn tell(pid: i32, was_stopped: bool) -> Result<(), ReexecError> {
-    let failed = |source| ReexecError::Trace { operation: "signal", tid: pid, source };
-    let pidfd = ptrace::pidfd_open(pid).map_err(failed)?;
-    ptrace::pidfd_send_signal(pidfd.as_fd(), TERM).map_err(failed)?;
+    let failed = |errno: Errno| ReexecError::Trace { operation: "signal", tid: pid, source: errno.into() };
+    let pidfd = PidFd::open(pid.cast_unsigned()).map_err(failed)?;
+    pidfd.send_signal(TERM).map_err(failed)?;
     if was_stopped {
         // What the first one was permitted, this one is; gone meanwhile, nothing is to be woken.
-        let _ = ptrace::pidfd_send_signal(pidfd.as_fd(), libc::SIGCONT);
+        let _ = pidfd.send_signal(libc::SIGCONT);
     }
     Ok(())
 }
@@ -121,7 +124,7 @@ fn step(threads: &mut Threads, tid: i32, stop: Stop) -> Result<Option<Shutdown>,
 }
 
 fn is_fatal(tid: i32, signal: i32) -> bool {
-    let handled = |status: Status| has(status.caught, signal) || has(status.ignored, signal);
+    let handled = |status: Status| has(status.sig_caught, signal) || has(status.sig_ignored, signal);
     ends_by_default(signal) && !proc_task::status(tid).is_ok_and(handled)
 }
 
@@ -130,7 +133,7 @@ fn ends_process(threads: &Threads, tid: i32) -> Result<bool, ReexecError> {
     match ptrace::syscall(tid) {
         Ok(Syscall::Entry(number)) if number == libc::SYS_exit_group as u64 => Ok(true),
         Ok(Syscall::Entry(number)) if number == libc::SYS_exit as u64 => {
-            let alive = |tid: &i32| proc_task::status(*tid).is_ok_and(|status| !"ZX".contains(status.state));
+            let alive = |tid: &i32| proc_task::status(*tid).is_ok_and(|status| !status.is_dead());
             let tids = proc_task::threads(threads.pid()).unwrap_or_default();
             Ok(tids.iter().filter(|tid| alive(tid)).count() <= 1)
         }

@@ -177,7 +177,7 @@ impl Injection {
         let call = Call::new(libc::SYS_execve, [path, argv, envp]);
         // Before the registers, so that the new program never begins with everything blocked, whenever this process is
         // ended. With a blocked signal pending that would deliver it to the old program: then at the entry.
-        let pending = proc_task::status(self.tid)?.pending != 0;
+        let pending = proc_task::status(self.tid)?.sig_pending != 0;
         if !pending {
             ptrace::set_signal_mask(self.tid, 0)?;
         }

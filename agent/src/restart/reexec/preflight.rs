@@ -15,7 +15,8 @@ use super::elf;
 use super::error::ReexecError;
 use super::recorded::Recorded;
 use super::retitled;
-use crate::sys::proc_task::{self, Status};
+use crate::sys::proc::Status;
+use crate::sys::proc_task;
 use crate::sys::ptrace;
 
 /// An interpreter of an interpreter of a script is as deep as the kernel goes.

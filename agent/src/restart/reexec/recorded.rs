@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::retitled;
+use crate::sys::proc::USUAL_UMASK;
 use crate::sys::proc_task;
 
 const DELETED: &[u8] = b" (deleted)";
-const USUAL_UMASK: u32 = 0o022;
 
 /// What execve needs to start the app again. Paths are those of the app's root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,8 @@ use devsync_protocol::restart::{Refusal, RefusalKind};
 use devsync_protocol::target::CapSet;
 
 use super::error::ReexecError;
-use crate::sys::proc_task::{self, Status};
+use crate::sys::proc::{self, ProcDir, Status};
+use crate::sys::proc_task;
 use crate::sys::ptrace;
 
 const CAP_SYS_PTRACE: u32 = 19;
@@ -61,12 +62,12 @@ pub(super) fn explain(pid: i32, error: &io::Error) -> Refusal {
 /// The kernel's own rules, for a process that is not filtered and an app that is not traced.
 fn by_rights(pid: i32, app: &Status, own: &Status) -> Option<Refusal> {
     let refusal = |kind, cause: String, hint: &str| Some(Refusal { kind, cause, hint: hint.into() });
-    let scope = proc_task::yama_scope();
+    let scope = proc::yama_scope().unwrap_or(0);
     if scope >= 3 {
         let cause = "Yama forbids ptrace on this node (kernel.yama.ptrace_scope = 3)";
         return refusal(RefusalKind::Yama, cause.into(), OTHERWISE);
     }
-    if own.effective >> CAP_SYS_PTRACE & 1 == 1 {
+    if own.cap_effective.0 >> CAP_SYS_PTRACE & 1 == 1 {
         return None;
     }
     let (uid, gid) = (own.uids[0], own.gids[0]);
@@ -77,7 +78,7 @@ fn by_rights(pid: i32, app: &Status, own: &Status) -> Option<Refusal> {
         );
         return refusal(RefusalKind::Ids, cause, MATCH_HINT);
     }
-    let more = app.permitted & !own.permitted;
+    let more = app.cap_permitted.0 & !own.cap_permitted.0;
     if more != 0 {
         let cause = format!("process {pid} has capabilities that the agent lacks: {}", CapSet(more));
         return refusal(
@@ -86,7 +87,7 @@ fn by_rights(pid: i32, app: &Status, own: &Status) -> Option<Refusal> {
             "give the agent the same capabilities, or drop them from the app (allowPrivilegeEscalation: false)",
         );
     }
-    if uid != 0 && proc_task::is_owned_by(pid, uid).is_ok_and(|owned| !owned) {
+    if uid != 0 && is_shut(pid) {
         let cause =
             format!("process {pid} is not dumpable: it changed its ids without exec, or may not be read");
         return refusal(
@@ -104,12 +105,17 @@ fn by_rights(pid: i32, app: &Status, own: &Status) -> Option<Refusal> {
     None
 }
 
+/// Whether the process is not dumpable, asked for one that is not root's.
+fn is_shut(pid: i32) -> bool {
+    ProcDir::open(pid.cast_unsigned()).and_then(|dir| dir.belongs_to_root()).unwrap_or(false)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn status(uid: u32, permitted: u64) -> Status {
-        Status { uids: [uid; 4], gids: [uid; 4], permitted, ..Status::default() }
+        Status { uids: [uid; 4], gids: [uid; 4], cap_permitted: CapSet(permitted), ..Status::default() }
     }
 
     #[test]
@@ -117,7 +123,7 @@ mod tests {
         let kind = |app: &Status, own: &Status| by_rights(1, app, own).map(|refusal| refusal.kind);
         assert_eq!(kind(&status(1000, 0), &status(0, 0)), Some(RefusalKind::Ids));
         assert_eq!(kind(&status(0, 0b100_0001), &status(0, 1)), Some(RefusalKind::Capabilities));
-        let all = Status { effective: 1 << CAP_SYS_PTRACE, ..status(0, 0) };
+        let all = Status { cap_effective: CapSet(1 << CAP_SYS_PTRACE), ..status(0, 0) };
         assert_eq!(kind(&status(1000, 1), &all), None);
     }
 

@@ -10,6 +10,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::error::ReexecError;
+use crate::sys::pidfd::PidFd;
 use crate::sys::proc_task;
 use crate::sys::ptrace::{self, Ending, Stop};
 
@@ -85,10 +86,10 @@ impl Threads {
             Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(false),
             Err(source) => match proc_task::status(tid) {
                 // A leader that ended before its threads, or any thread that just did.
-                Ok(status) if "ZX".contains(status.state) => Ok(false),
+                Ok(status) if status.is_dead() => Ok(false),
                 Err(_) => Ok(false),
                 // Made by a thread that was already traced, so it is too.
-                Ok(status) if status.tracer == std::process::id() as i32 => {
+                Ok(status) if status.tracer == std::process::id() => {
                     self.states.insert(tid, State::Running);
                     Ok(true)
                 }
@@ -250,9 +251,9 @@ impl Threads {
     /// Sends what can no longer be delivered with a thread's release.
     fn send_again(&self, signals: impl Iterator<Item = i32>) {
         for signal in signals {
-            if let Ok(pidfd) = ptrace::pidfd_open(self.pid) {
+            if let Ok(pidfd) = PidFd::open(self.pid.cast_unsigned()) {
                 // Gone meanwhile: nobody to tell.
-                let _ = ptrace::pidfd_send_signal(pidfd.as_fd(), signal);
+                let _ = pidfd.send_signal(signal);
             }
         }
     }

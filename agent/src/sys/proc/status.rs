@@ -2,9 +2,15 @@
 
 use devsync_protocol::target::CapSet;
 
+/// For a process whose own is not known.
+pub const USUAL_UMASK: u32 = 0o022;
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
+    /// The state's letter: `R`, `S`, `T`, `t`, `D`, `Z`.
+    pub state: char,
     pub thread_group: u32,
+    pub parent: u32,
     /// 0 when nobody traces it.
     pub tracer: u32,
     /// Real, effective, saved, file system.
@@ -12,16 +18,18 @@ pub struct Status {
     pub gids: [u32; 4],
     /// Supplementary groups.
     pub groups: Vec<u32>,
-    /// 0o022 where the kernel does not tell (before 4.7).
-    pub umask: u32,
+    /// None for a zombie, and before Linux 4.7.
+    pub umask: Option<u32>,
     pub cap_permitted: CapSet,
     pub cap_effective: CapSet,
     pub cap_bounding: CapSet,
     pub no_new_privs: bool,
     /// 0 none, 1 strict, 2 filter.
     pub seccomp: u32,
-    pub seccomp_filters: u32,
-    /// Bit N-1 stands for signal N.
+    /// None before Linux 5.9.
+    pub seccomp_filters: Option<u32>,
+    /// Pending for this thread or its process. Bit N-1 stands for signal N, here and below.
+    pub sig_pending: u64,
     pub sig_blocked: u64,
     pub sig_ignored: u64,
     pub sig_caught: u64,
@@ -33,7 +41,7 @@ pub struct Status {
 impl Status {
     /// None when ids or capabilities are missing; fields that older kernels lack stay at 0.
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let mut status = Self { umask: 0o022, ..Self::default() };
+        let mut status = Self::default();
         let mut seen = 0;
         for line in text.split(|b| *b == b'\n') {
             // The kernel escapes newlines in the command, so a line begins with its key.
@@ -42,18 +50,21 @@ impl Status {
             };
             let value = value.trim();
             match key {
+                "State" => status.state = value.chars().next()?,
+                "PPid" => status.parent = value.parse().ok()?,
                 "Tgid" => status.thread_group = value.parse().ok()?,
                 "TracerPid" => status.tracer = value.parse().ok()?,
                 "Uid" => (status.uids, seen) = (four(value)?, seen + 1),
                 "Gid" => (status.gids, seen) = (four(value)?, seen + 1),
                 "Groups" => status.groups = numbers(value),
-                "Umask" => status.umask = u32::from_str_radix(value, 8).ok()?,
+                "Umask" => status.umask = Some(u32::from_str_radix(value, 8).ok()?),
                 "CapPrm" => (status.cap_permitted, seen) = (CapSet(hex(value)?), seen + 1),
                 "CapEff" => (status.cap_effective, seen) = (CapSet(hex(value)?), seen + 1),
                 "CapBnd" => status.cap_bounding = CapSet(hex(value)?),
                 "NoNewPrivs" => status.no_new_privs = value == "1",
                 "Seccomp" => status.seccomp = value.parse().ok()?,
-                "Seccomp_filters" => status.seccomp_filters = value.parse().ok()?,
+                "Seccomp_filters" => status.seccomp_filters = Some(value.parse().ok()?),
+                "SigPnd" | "ShdPnd" => status.sig_pending |= hex(value)?,
                 "SigBlk" => status.sig_blocked = hex(value)?,
                 "SigIgn" => status.sig_ignored = hex(value)?,
                 "SigCgt" => status.sig_caught = hex(value)?,
@@ -63,6 +74,11 @@ impl Status {
             }
         }
         (seen == 4).then_some(status)
+    }
+
+    /// Dead, and perhaps not yet collected.
+    pub fn is_dead(&self) -> bool {
+        matches!(self.state, 'Z' | 'X')
     }
 
     /// The ids that make the app what it is, when real, effective and saved ones agree.

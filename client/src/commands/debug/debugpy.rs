@@ -147,7 +147,7 @@ fn announce(
     ))?;
     if !args.write {
         say("for .vscode/launch.json (--write puts it there):")?;
-        say(&serde_json::to_string_pretty(configuration).unwrap_or_default())?;
+        say(&crate::report::json_pretty(configuration))?;
     }
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! A program on a session channel: exec, or a shell, with or without a terminal.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use devsync_protocol::contract::{BESIDE, MISSING_SIGNAL, PROGRAM, PROGRAM_VARIABLE, SHELL_VARIABLE};
 use russh::client::{Handle, Msg};
 use russh::keys::PrivateKey;
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
@@ -14,34 +16,83 @@ use crate::program::{Control, End, Program, Wish};
 
 /// What a stream holds before who writes it has to wait.
 const BUFFER: usize = 64 * 1024;
+/// Of why a program was not started, in characters.
+const LONGEST_REASON: usize = 1024;
 /// The terminal's kind where nobody says it.
 const TERM: &str = "xterm";
 /// Environment that a program may have from here; the server decides.
 const LANGUAGE: [&str; 4] = ["LANG", "LC_ALL", "COLORTERM", "NO_COLOR"];
 
-/// Logs in over a stream to the server and starts `wish` there; no words are the shell.
-pub async fn program_over(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    key: Arc<PrivateKey>,
-    host_key: &PinnedKey,
-    name: &str,
-    wish: &Wish,
-) -> Result<Program, CommandError> {
-    let login = Login { addr: name, user: "dev", host_key, session: "" };
-    let started = login.in_time(async {
-        let handle = login.connected(stream, Identity::Session(key), None).await?;
-        let channel = handle.channel_open_session().await.map_err(|e| login.protocol(e))?;
-        start(&login, channel, wish).await.map(|started| (handle, started))
-    });
-    let (handle, started) = started.await.map_err(|error| {
-        let hint = error.hint();
-        CommandError::of(error).kind(Kind::Cluster).hint_opt(hint)
-    })?;
-    let Some(channel) = started else {
-        return Err(CommandError::new(format!("the agent for {name} does not run {}", what(wish)))
-            .hint("its log says why; `devsync doctor` says what it may do"));
-    };
-    Ok(carry(handle, channel, wish, name.to_owned()))
+/// With which key a program's connection logs in.
+pub enum ProgramKey {
+    Session(Arc<PrivateKey>),
+    /// An identity file's.
+    File(PathBuf),
+}
+
+/// A channel of the agent's on which nothing was started yet.
+pub struct ProgramChannel {
+    handle: Handle<Verifier>,
+    channel: Channel<Msg>,
+    name: String,
+    host_key: PinnedKey,
+    /// The agent cannot enter the app's root: a shell here will be beside it.
+    pub is_beside: bool,
+}
+
+impl ProgramChannel {
+    /// Logs in over a stream to the server, and says what will be asked for.
+    pub async fn open(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        key: ProgramKey,
+        host_key: &PinnedKey,
+        name: &str,
+        wish: &Wish,
+    ) -> Result<Self, CommandError> {
+        let identity = match key {
+            ProgramKey::Session(key) => Identity::Session(key),
+            ProgramKey::File(path) => super::identity::load(&path).await.map_err(|error| {
+                let hint = error.hint();
+                CommandError::of(error).hint(hint)
+            })?,
+        };
+        let login = login(name, host_key);
+        let opened = login.in_time(async {
+            let handle = login.connected(stream, identity, None).await?;
+            let mut channel = handle.channel_open_session().await.map_err(|e| login.protocol(e))?;
+            let (variable, value) = match wish.words.is_empty() {
+                true => (SHELL_VARIABLE, BESIDE),
+                false => (PROGRAM_VARIABLE, PROGRAM),
+            };
+            channel.set_env(true, variable, value).await.map_err(|e| login.protocol(e))?;
+            // One that does not know it says no, and does what it always does.
+            let is_taken = answered(&mut channel).await;
+            Ok((handle, channel, is_taken && wish.words.is_empty()))
+        });
+        let (handle, channel, is_beside) = opened.await.map_err(explained)?;
+        Ok(Self { handle, channel, name: name.to_owned(), host_key: host_key.clone(), is_beside })
+    }
+
+    /// Starts `wish`; no words are the shell.
+    pub async fn start(self, wish: &Wish) -> Result<Program, CommandError> {
+        let Self { handle, channel, name, host_key, .. } = self;
+        let login = login(&name, &host_key);
+        let started = login.in_time(start(&login, channel, wish)).await.map_err(explained)?;
+        let Some(channel) = started else {
+            return Err(CommandError::new(format!("the agent for {name} does not run {}", what(wish)))
+                .hint("its log says why; `devsync doctor` says what it may do"));
+        };
+        Ok(carry(handle, channel, wish, name))
+    }
+}
+
+fn login<'a>(name: &'a str, host_key: &'a PinnedKey) -> Login<'a> {
+    Login { addr: name, user: "dev", host_key, session: "" }
+}
+
+fn explained(error: SshError) -> CommandError {
+    let hint = error.hint();
+    CommandError::of(error).kind(Kind::Cluster).hint_opt(hint)
 }
 
 fn what(wish: &Wish) -> String {
@@ -138,6 +189,12 @@ async fn receive(
             ChannelMsg::ExtendedData { data, ext: 1 } => err.write_all(&data).await,
             ChannelMsg::ExitStatus { exit_status } => {
                 end = Some(End::Exit(u8::try_from(exit_status).unwrap_or(u8::MAX)));
+                Ok(())
+            }
+            ChannelMsg::ExitSignal { signal_name: Sig::Custom(name), error_message, .. }
+                if name == MISSING_SIGNAL =>
+            {
+                end = Some(End::Missing(error_message.chars().take(LONGEST_REASON).collect()));
                 Ok(())
             }
             ChannelMsg::ExitSignal { signal_name, .. } => {
