@@ -15,7 +15,8 @@ use crate::cluster::{self, Cluster, PodTarget};
 use crate::connect::{Route, pod_of, tell_container, tell_stdio};
 use crate::error::{CommandError, Kind};
 use crate::program::{End, Program, Wish};
-use crate::transport::{container, stdio};
+use crate::transport::container::{self, Tools};
+use crate::transport::stdio;
 
 /// Longest output of a command that is only asked something.
 const LONGEST: u64 = 256 * 1024;
@@ -103,7 +104,8 @@ impl Beside {
             }
             Place::Container { engine, name } => {
                 let words = [&[command], words].concat();
-                let child = container::agent_command(*engine, name, &words).await;
+                let tools = if command == "debug" { Tools::Needed } else { Tools::Unused };
+                let child = container::agent_command(*engine, name, tools, &words).await;
                 here(child.map_err(tell_container)?, &self.name)
             }
         }

@@ -117,8 +117,15 @@ pub fn cluster_route(
 }
 
 pub fn no_cluster(route: &Route, command: &str) -> CommandError {
-    CommandError::usage(format!("{} is in no cluster", route.target))
-        .hint(format!("devsync {command} deploy/demo: a workload or a pod"))
+    let target = &route.target;
+    let hint = match (target, command) {
+        (TargetWord::Container { engine, name }, "logs") => format!("{engine} logs {name}"),
+        (TargetWord::Container { name, .. }, "port-forward") => {
+            format!("devsync ssh-config {target} --install, then ssh -NL 8080:127.0.0.1:8080 {name}.devsync")
+        }
+        _ => format!("devsync {command} deploy/demo: a workload or a pod"),
+    };
+    CommandError::usage(format!("{target} is in no cluster")).hint(hint)
 }
 
 /// What is synced and where; the command line's list replaces that of the file.

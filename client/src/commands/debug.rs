@@ -126,9 +126,12 @@ fn free(beside: &Beside, app: &Debuggee) -> Result<(), CommandError> {
         _ => ("gdbserver", "a native program"),
     };
     if !app.tools.iter().any(|has| has == tool) {
-        let hint = match beside.container() {
-            Some(_) => "devsync attach --toolbox --once: an agent that has it takes its place".to_owned(),
-            None => format!("install {tool} on this machine"),
+        let hint = match (beside.pod(), beside.is_here()) {
+            (Some(_), _) => {
+                "devsync attach --toolbox --once: an agent that has it takes its place".to_owned()
+            }
+            (None, true) => format!("install {tool} on this machine"),
+            (None, false) => "DEVSYNC_TOOLBOX_IMAGE names an image without it".to_owned(),
         };
         let cause = format!("it is {language}, and there is no {tool} beside it");
         return Err(CommandError::new(what).cause(cause).hint(hint));

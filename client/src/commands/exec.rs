@@ -9,6 +9,7 @@ use crate::error::CommandError;
 use crate::program::{self, End, Wish};
 use crate::settings;
 use crate::terminal;
+use crate::transport::container;
 use crate::way;
 
 pub async fn run(args: &ExecArgs) -> Result<ExitCode, CommandError> {
@@ -22,7 +23,7 @@ pub async fn run(args: &ExecArgs) -> Result<ExitCode, CommandError> {
         }
     };
     match end {
-        End::Missing(why) => Err(missing(&wish, &route, &why)),
+        End::Missing(why) => Err(missing(&wish, &route, &why).await),
         end => Ok(program::exit(&end)),
     }
 }
@@ -59,9 +60,25 @@ pub(super) async fn through_agent(route: &Route, wish: &Wish) -> Result<End, Com
     end
 }
 
-fn missing(wish: &Wish, route: &Route, why: &str) -> CommandError {
+/// The command that brings a shell and more for an app that has none.
+pub(super) async fn bringing_tools(route: &Route) -> Option<String> {
+    match &route.target {
+        TargetWord::Workload { .. } | TargetWord::Selector(_) => {
+            Some(format!("devsync attach {} --toolbox --once", route.name()))
+        }
+        TargetWord::Container { engine, .. } => container::lacks_tools(*engine).await,
+        TargetWord::Pid(_) | TargetWord::Ssh { .. } | TargetWord::Named(_) => None,
+    }
+}
+
+async fn missing(wish: &Wish, route: &Route, why: &str) -> CommandError {
+    let brought = match &route.target {
+        TargetWord::Container { .. } => bringing_tools(route).await,
+        _ => None,
+    };
+    let brought = brought.map(|command| format!("; busybox comes with: {command}")).unwrap_or_default();
     let name = wish.words.first().map(String::as_str).unwrap_or_default();
     CommandError::new(format!("{} has no program {name} that can be run", route.name()))
         .cause(why.to_owned())
-        .hint(format!("is it in the image? devsync exec {} -- ls /usr/bin", route.name()))
+        .hint(format!("is it in the image? devsync exec {} -- ls /usr/bin{brought}", route.name()))
 }

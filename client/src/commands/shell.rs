@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::io::AsyncWriteExt;
 
+use super::exec::bringing_tools;
 use crate::cli::{ShellArgs, TargetWord};
 use crate::cluster::{self, Cluster, PodTarget};
 use crate::connect::{Route, pod_of};
@@ -53,7 +54,7 @@ pub async fn run(args: &ShellArgs) -> Result<ExitCode, CommandError> {
     match end? {
         End::Missing(why) => Err(CommandError::new(format!("there is no shell for {}", route.name()))
             .cause(why)
-            .hint_opt(in_cluster.then(|| format!("devsync attach {} --toolbox --once", route.name())))),
+            .hint_opt(bringing_tools(&route).await)),
         end => Ok(program::exit(&end)),
     }
 }

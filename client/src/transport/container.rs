@@ -63,7 +63,7 @@ pub enum ContainerError {
     #[error("the container {name} is {state}")]
     NotRunning { engine: Engine, name: String, state: String },
     #[error("{engine} does not have the agent's image {image} and cannot fetch it: {said}")]
-    NoImage { engine: Engine, image: String, said: String },
+    NoImage { engine: Engine, image: String, variable: &'static str, said: String },
     #[error("`{engine} {question}` failed: {said}")]
     Engine { engine: Engine, question: String, said: String },
     #[error("{engine} does not answer within {} s", PATIENCE.as_secs())]
@@ -84,8 +84,8 @@ impl ContainerError {
                 format!("{engine} unpause {name}")
             }
             Self::NotRunning { engine, name, .. } => format!("{engine} start {name}"),
-            Self::NoImage { engine, .. } => {
-                format!("{engine} load -i AGENT.tar, and name the image in DEVSYNC_AGENT_IMAGE")
+            Self::NoImage { engine, variable, .. } => {
+                format!("{engine} load -i IMAGE.tar, and name the image in {variable}")
             }
             Self::Silent { engine } | Self::Engine { engine, .. } => format!("{engine} info"),
             Self::Start(_) => return None,
@@ -95,11 +95,7 @@ impl ContainerError {
 
 /// Starts an agent beside the container `name`.
 pub async fn connect(engine: Engine, name: &str) -> Result<Transport, ContainerError> {
-    let id = running(engine, name).await?;
-    let image = std::env::var("DEVSYNC_AGENT_IMAGE").unwrap_or_else(|_| AGENT_IMAGE.to_owned());
-    has_image(engine, &image).await?;
-    let mut command = command(engine);
-    command.args(arguments(&id, &image, &["--stdio", "--state", STATE_DIR]));
+    let command = agent_command(engine, name, Tools::Unused, &["--stdio", "--state", STATE_DIR]).await?;
     Ok(stdio::start(command, Path::new(engine.name()), END_GRACE)?)
 }
 
@@ -110,24 +106,79 @@ pub async fn ssh_server(
     key: &str,
     who: &str,
 ) -> Result<Transport, ContainerError> {
-    let id = running(engine, name).await?;
-    let image = std::env::var("DEVSYNC_AGENT_IMAGE").unwrap_or_else(|_| AGENT_IMAGE.to_owned());
-    has_image(engine, &image).await?;
-    let mut command = command(engine);
     let words = ["inetd", "--state", STATE_DIR, "--key", key, "--who", who];
-    command.args(arguments(&id, &image, &words));
+    let command = agent_command(engine, name, Tools::Welcome, &words).await?;
     Ok(stdio::start(command, Path::new(engine.name()), END_GRACE)?)
 }
 
-/// The engine's command that runs the agent with `words` beside the container `name`, not yet started. Debuggers
-/// are in the image with tools.
-pub async fn agent_command(engine: Engine, name: &str, words: &[&str]) -> Result<Command, ContainerError> {
+/// The engine's command that runs the agent with `words` beside the container `name`, not yet started.
+pub async fn agent_command(
+    engine: Engine,
+    name: &str,
+    tools: Tools,
+    words: &[&str],
+) -> Result<Command, ContainerError> {
     let id = running(engine, name).await?;
-    let image = std::env::var("DEVSYNC_TOOLBOX_IMAGE").unwrap_or_else(|_| TOOLBOX_IMAGE.to_owned());
-    has_image(engine, &image).await?;
+    let image = image(engine, tools).await?;
     let mut command = command(engine);
     command.args(arguments(&id, &image, words));
     Ok(command)
+}
+
+/// What the agent is to have beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tools {
+    Unused,
+    /// A shell for a container that has none; another container does without.
+    Welcome,
+    /// Debuggers.
+    Needed,
+}
+
+/// An image of the agent.
+struct Image {
+    name: String,
+    /// Names another one than the release's.
+    variable: &'static str,
+    is_named: bool,
+}
+
+impl Image {
+    fn new(variable: &'static str, default: &str) -> Self {
+        let named = std::env::var(variable).ok();
+        Self { is_named: named.is_some(), name: named.unwrap_or_else(|| default.to_owned()), variable }
+    }
+
+    fn agent() -> Self {
+        Self::new("DEVSYNC_AGENT_IMAGE", AGENT_IMAGE)
+    }
+
+    fn toolbox() -> Self {
+        Self::new("DEVSYNC_TOOLBOX_IMAGE", TOOLBOX_IMAGE)
+    }
+}
+
+/// One that the engine has before one that is fetched: each serves where no tools are needed.
+async fn image(engine: Engine, tools: Tools) -> Result<String, ContainerError> {
+    let mut images = match tools {
+        Tools::Unused => vec![Image::agent(), Image::toolbox()],
+        Tools::Welcome => vec![Image::toolbox(), Image::agent()],
+        Tools::Needed => vec![Image::toolbox()],
+    };
+    for image in &images {
+        if has(engine, &image.name).await? {
+            return Ok(image.name.clone());
+        }
+    }
+    let fetched = images.iter().position(|image| image.is_named).unwrap_or(0);
+    fetch(engine, images.swap_remove(fetched)).await
+}
+
+/// The engine's command that brings tools, where it has no image with them.
+pub async fn lacks_tools(engine: Engine) -> Option<String> {
+    let toolbox = Image::toolbox().name;
+    let is_there = has(engine, &toolbox).await.unwrap_or(true);
+    (!is_there).then(|| format!("{engine} pull {toolbox}"))
 }
 
 /// The command that starts the agent with `words`. What it says is not kept in the engine's log: it is the session's bytes.
@@ -177,17 +228,19 @@ fn is_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// Fetches the image where the engine does not have it.
-async fn has_image(engine: Engine, image: &str) -> Result<(), ContainerError> {
-    if ask(engine, ["image", "inspect", "--format={{.Id}}", "--", image], PATIENCE).await?.status.success() {
-        return Ok(());
-    }
+async fn has(engine: Engine, image: &str) -> Result<bool, ContainerError> {
+    let found = ask(engine, ["image", "inspect", "--format={{.Id}}", "--", image], PATIENCE).await?;
+    Ok(found.status.success())
+}
+
+async fn fetch(engine: Engine, image: Image) -> Result<String, ContainerError> {
+    let Image { name: image, variable, .. } = image;
     tracing::info!("fetching {image}");
-    let output = ask(engine, ["pull", "--quiet", "--", image], PULL).await?;
+    let output = ask(engine, ["pull", "--quiet", "--", &image], PULL).await?;
     if output.status.success() {
-        return Ok(());
+        return Ok(image);
     }
-    Err(ContainerError::NoImage { engine, image: image.to_owned(), said: said(&output) })
+    Err(ContainerError::NoImage { engine, image, variable, said: said(&output) })
 }
 
 /// Runs the engine's command to its end.

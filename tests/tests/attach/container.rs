@@ -1,5 +1,7 @@
 //! podman/NAME: an agent in a container of its own beside a plain container, by the engine's own command.
 
+mod tools;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -60,17 +62,7 @@ impl Podman {
 
     /// The agent of this build, with the libraries that it is linked to.
     fn agent_image(&self, program: &Path) -> Result<()> {
-        self.image("agent", "ENTRYPOINT [\"/devsync-agent\"]", |root| {
-            fs::copy(program, root.join("devsync-agent"))?;
-            let listed = Command::new("ldd").arg(program).output()?;
-            let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-            for library in listed.split_whitespace().filter(|word| word.starts_with('/')) {
-                let place = root.join(&library[1..]);
-                fs::create_dir_all(place.parent().context("a directory")?)?;
-                fs::copy(library, place)?;
-            }
-            Ok(())
-        })
+        self.image("agent", "ENTRYPOINT [\"/devsync-agent\"]", |root| put(program, root, "devsync-agent"))
     }
 
     /// A container `app` of user 1000, who owns /app.
@@ -99,6 +91,21 @@ impl Podman {
     }
 }
 
+/// Copies a program into a root, with the libraries that it is linked to.
+fn put(program: &Path, root: &Path, place: &str) -> Result<()> {
+    let place = root.join(place);
+    fs::create_dir_all(place.parent().context("a directory")?)?;
+    fs::copy(program, place)?;
+    let listed = Command::new("ldd").arg(program).output()?;
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    for library in listed.split_whitespace().filter(|word| word.starts_with('/')) {
+        let place = root.join(&library[1..]);
+        fs::create_dir_all(place.parent().context("a directory")?)?;
+        fs::copy(library, place)?;
+    }
+    Ok(())
+}
+
 impl Drop for Podman {
     fn drop(&mut self) {
         // What a container had mounted must go before the directory does.
@@ -122,6 +129,11 @@ fn a_save_into_a_plain_container_is_there_and_nothing_is_left() -> Result<()> {
     let there = podman.run(&["exec", "app", "/busybox", "cat", "/app/app.py"])?;
     ensure!(there == crate::rig::source("two").trim(), "{there}");
     ensure!(podman.run(&["ps", "--quiet"])?.lines().count() == 2);
+    let status = crate::rig::run(podman.devsync(&rig, &["status"]))?.code(0)?;
+    ensure!(status.out.starts_with("podman/app  app.py, attached from "), "{status:?}");
+    crate::rig::run(podman.devsync(&rig, &["restart"]))?.code(0)?;
+    attach.event("restarted")?;
+    crate::rig::run(podman.devsync(&rig, &["verify"]))?.code(0)?;
     assert_eq!(attach.stop()?.code(), Some(0));
     let left = podman.run(&["ps", "--all", "--format", "{{.Names}}"])?;
     ensure!(left == "app", "{left}");
