@@ -110,11 +110,17 @@ impl Place {
         Ok(Said { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) })
     }
 
-    /// No agent's container stays, and the app's is the one it was.
+    /// No agent's container stays, and the app's runs. The engine removes the agent's in its own time.
     fn is_as_it_was(&self) -> Result<()> {
-        let left = self.podman.run(&["ps", "--all", "--format", "{{.Names}} {{.Status}}"])?;
-        ensure!(left.starts_with("app Up ") && left.lines().count() == 1, "{left}");
-        Ok(())
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = self.podman.run(&["ps", "--all", "--format", "{{.Names}} {{.Status}}"])?;
+            if left.starts_with("app Up ") && left.lines().count() == 1 {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{left}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 }
 
