@@ -71,6 +71,15 @@ pub(super) async fn bringing_tools(route: &Route) -> Option<String> {
     }
 }
 
+/// Says what brings a shell where the agent could only say that there is none.
+pub(super) async fn advise(route: &Route, end: &End) {
+    if let (End::Exit(program::OWN_FAILURE), TargetWord::Container { .. }) = (end, &route.target)
+        && let Some(command) = bringing_tools(route).await
+    {
+        eprintln!("hint: {command}: with that image here, a container without a shell gets one");
+    }
+}
+
 async fn missing(wish: &Wish, route: &Route, why: &str) -> CommandError {
     let brought = match &route.target {
         TargetWord::Container { .. } => bringing_tools(route).await,

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::io::AsyncWriteExt;
 
-use super::exec::bringing_tools;
+use super::exec::{advise, bringing_tools};
 use crate::cli::{ShellArgs, TargetWord};
 use crate::cluster::{self, Cluster, PodTarget};
 use crate::connect::{Route, pod_of};
@@ -51,7 +51,9 @@ pub async fn run(args: &ShellArgs) -> Result<ExitCode, CommandError> {
     }
     let end = channel.start(&wish).await?.carry(wish.terminal.is_some()).await;
     drop(way);
-    match end? {
+    let end = end?;
+    advise(&route, &end).await;
+    match end {
         End::Missing(why) => Err(CommandError::new(format!("there is no shell for {}", route.name()))
             .cause(why)
             .hint_opt(bringing_tools(&route).await)),

@@ -130,7 +130,7 @@ fn a_save_into_a_plain_container_is_there_and_nothing_is_left() -> Result<()> {
     ensure!(there == crate::rig::source("two").trim(), "{there}");
     ensure!(podman.run(&["ps", "--quiet"])?.lines().count() == 2);
     let status = crate::rig::run(podman.devsync(&rig, &["status"]))?.code(0)?;
-    ensure!(status.out.starts_with("podman/app  app.py, attached from "), "{status:?}");
+    ensure!(status.out.starts_with("podman/app  httpd, attached from "), "{status:?}");
     crate::rig::run(podman.devsync(&rig, &["restart"]))?.code(0)?;
     attach.event("restarted")?;
     crate::rig::run(podman.devsync(&rig, &["verify"]))?.code(0)?;
