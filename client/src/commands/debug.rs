@@ -4,10 +4,11 @@ mod debugpy;
 mod gdb;
 mod serve;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use devsync_protocol::debug::Debuggee;
+use serde_json::Value;
 use tokio::net::TcpListener;
 
 use super::{say, say_json};
@@ -53,21 +54,12 @@ pub async fn run(args: &DebugArgs) -> Result<ExitCode, CommandError> {
     }
     let session = Session { beside, app, words: words(args)? };
     if args.stdio {
-        let program = session.start().await?;
-        return program.carry(false).await.map(|end| program::exit(&end));
+        return session.on_stdio().await;
     }
-    let listener = listen(args.port).await?;
-    let port = listener.local_addr().map(|address| address.port()).unwrap_or_default();
-    let name = route.name();
+    let (listener, port) = listen(args.port).await?;
     if args.write {
-        let all = launch::configurations(&name, session.language(), port, symbols.as_deref());
-        let hint = "add the configuration by hand: docs/guides/debug.md has it";
-        for configuration in all {
-            let file = launch::write(&project, &configuration);
-            let file = file.map_err(|error| CommandError::of(error).hint(hint))?;
-            let name = configuration["name"].as_str().unwrap_or_default();
-            note(args, &format!("{} has the configuration \"{name}\"", crate::dirs::near(&file)));
-        }
+        let all = launch::configurations(&route.name(), session.language(), port, symbols.as_deref());
+        write(args, &project, &all, "docs/guides/debug.md has it")?;
     }
     announce(args, &session, port, symbols.as_deref())?;
     serve::run(args, session, listener).await
@@ -91,6 +83,24 @@ impl Session {
             [self.language().tool()].into_iter().chain(self.words.iter().map(String::as_str)).collect();
         self.beside.start("debug", &words).await
     }
+
+    /// Its protocol on our own streams, for a debugger that starts us.
+    async fn on_stdio(&self) -> Result<ExitCode, CommandError> {
+        let program = self.start().await?;
+        program.carry(false).await.map(|end| program::exit(&end))
+    }
+}
+
+/// Adds configurations for VS Code. `otherwise` says where they are to be had if that fails.
+fn write(args: &DebugArgs, project: &Path, all: &[Value], otherwise: &str) -> Result<(), CommandError> {
+    for configuration in all {
+        let file = launch::write(project, configuration).map_err(|error| {
+            CommandError::of(error).hint(format!("add the configuration by hand: {otherwise}"))
+        })?;
+        let name = configuration["name"].as_str().unwrap_or_default();
+        note(args, &format!("{} has the configuration \"{name}\"", crate::dirs::near(&file)));
+    }
+    Ok(())
 }
 
 fn words(args: &DebugArgs) -> Result<Vec<String>, CommandError> {
@@ -156,7 +166,8 @@ fn fitting(file: Option<PathBuf>, named: bool, app: &Debuggee) -> Result<Option<
     }
 }
 
-async fn listen(port: Option<u16>) -> Result<TcpListener, CommandError> {
+/// On the loopback here, with the port that it became.
+async fn listen(port: Option<u16>) -> Result<(TcpListener, u16), CommandError> {
     let at = |port| TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port));
     let bound = match port {
         Some(port) => at(port).await,
@@ -165,7 +176,11 @@ async fn listen(port: Option<u16>) -> Result<TcpListener, CommandError> {
             Err(_) => at(0).await,
         },
     };
-    bound.map_err(|error| {
+    let known = bound.and_then(|listener| {
+        let port = listener.local_addr()?.port();
+        Ok((listener, port))
+    });
+    known.map_err(|error| {
         CommandError::new(format!("port {} here cannot be listened on", port.unwrap_or(PORT)))
             .cause(error)
             .hint("--port names another")
@@ -182,7 +197,7 @@ fn announce(
     args: &DebugArgs,
     session: &Session,
     port: u16,
-    symbols: Option<&std::path::Path>,
+    symbols: Option<&Path>,
 ) -> Result<(), CommandError> {
     let app = &session.app;
     let file = symbols.map(|path| path.to_string_lossy().into_owned());

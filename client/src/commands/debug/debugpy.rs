@@ -10,7 +10,7 @@ use devsync_protocol::process::{self, Process};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::{Session, listen, note, serve};
+use super::{Session, listen, note, serve, write};
 use crate::beside::Beside;
 use crate::cli::{DebugArgs, Output};
 use crate::commands::{say, say_json};
@@ -19,7 +19,7 @@ use crate::connect::Route;
 use crate::debug::{debugpy, launch};
 use crate::error::{CommandError, Kind};
 use crate::in_container;
-use crate::program::{self, End};
+use crate::program::End;
 
 /// From the end of debugpy's attach to the adapter's listening.
 const LISTENS_WITHIN: Duration = Duration::from_secs(30);
@@ -39,19 +39,14 @@ pub(super) async fn run(
     let remote = app.cwd.clone().filter(|cwd| cwd != "/");
     let session = Session { beside, app, words };
     if args.stdio {
-        let program = session.start().await?;
-        return program.carry(false).await.map(|end| program::exit(&end));
+        return session.on_stdio().await;
     }
-    let listener = listen(args.port).await?;
-    let port = listener.local_addr().map(|address| address.port()).unwrap_or_default();
-    let name = route.name();
+    let (listener, port) = listen(args.port).await?;
     let (local, remote) = mapping(config, remote);
-    let configuration = launch::debugpy(&name, port, &local, remote.as_deref());
+    let configuration = launch::debugpy(&route.name(), port, &local, remote.as_deref());
     if args.write {
-        let file = launch::write(project, &configuration);
-        let hint = "add the configuration by hand: devsync debug without --write prints it";
-        let file = file.map_err(|error| CommandError::of(error).hint(hint))?;
-        note(args, &format!("{} has the configuration \"devsync: {name}\"", crate::dirs::near(&file)));
+        let otherwise = "devsync debug without --write prints it";
+        write(args, project, std::slice::from_ref(&configuration), otherwise)?;
     }
     announce(args, &session, port, &configuration)?;
     serve::run(args, session, listener).await
