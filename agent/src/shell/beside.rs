@@ -17,6 +17,20 @@ const READS_ALL: u64 = 1 << 1 | 1 << 2;
 /// 1 there makes programs dumpable that should not be (proc(5)).
 const SUID_DUMPABLE: &str = "/proc/sys/fs/suid_dumpable";
 
+/// Refuses where what is started could be traced by the app all the same; before the app's ids are taken.
+pub(super) fn cannot_be_traced(plan: &Plan) -> Done<()> {
+    let bounding = capabilities::bounding() & plan.bounding;
+    let regains = plan.uid == 0 && bounding & READS_ALL != 0;
+    let is_safe = fs::read_to_string(SUID_DUMPABLE).is_ok_and(|value| matches!(value.trim(), "0" | "2"));
+    if regains || !is_safe {
+        return Err(Failure::new(
+            "a shell beside the app could be traced by it: the app is root with a container's capabilities, or the \
+             sysctl fs.suid_dumpable is 1 (hint: give the agent SYS_CHROOT, then the shell is in the app's root)",
+        ));
+    }
+    Ok(())
+}
+
 /// Executes it. The working directory is the app's root already, and the ids are the app's.
 ///
 /// The app may have the shell's uid, and sees it in its process namespace. What keeps it from tracing the shell, and so
@@ -30,14 +44,6 @@ pub(super) fn execute(plan: &Plan, busybox: Option<File>) -> Done<Infallible> {
         ))
     })?;
     capabilities::set(0).map_err(failed("give up capabilities"))?;
-    let regains = plan.uid == 0 && capabilities::bounding() & READS_ALL != 0;
-    let is_dumpable = fs::read_to_string(SUID_DUMPABLE).is_ok_and(|value| value.trim() == "1");
-    if regains || is_dumpable {
-        return Err(Failure::new(
-            "a shell beside the app could be traced by it: the app is root with a container's capabilities, or the \
-             sysctl fs.suid_dumpable is 1 (hint: give the agent SYS_CHROOT, then the shell is in the app's root)",
-        ));
-    }
     signals::default_sigpipe();
     by_descriptor(toolbox::unreadable(busybox, c"busybox"), &[c_string(b"sh")?], &environment(plan)?)
 }
@@ -49,7 +55,8 @@ fn environment(plan: &Plan) -> Done<Vec<CString>> {
         [ROOT_VARIABLE.as_bytes(), b"=", root].concat(),
         // A logical working directory: its descriptor is outside of this root, where getcwd(2) has no name for it.
         [b"PWD=", root].concat(),
-        [b"HOME=", root].concat(),
+        // Not the app's root: vi, and a login shell, run commands of files that lie in their home.
+        b"HOME=/nonexistent".to_vec(),
         // Applets need none; only the debuggers are found by name.
         format!("PATH={TOOLBOX}/debug").into_bytes(),
         b"PS1=(beside the app) \\w \\$ ".to_vec(),

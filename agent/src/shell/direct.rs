@@ -23,14 +23,16 @@ pub(super) fn execute(
     for candidate in candidates(name, environment) {
         let path = c_string(&candidate)?;
         match unistd::execve(&path, &arguments, environment) {
-            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ESTALE | Errno::ENODEV) => {}
             // A script without its first line is the shell's.
             Err(Errno::ENOEXEC) => worst = script(&path, &arguments, environment)?,
             Err(errno @ (Errno::EACCES | Errno::ELOOP | Errno::EISDIR)) => worst = errno,
             Err(errno) => return Err(failed("execute the program")(errno)),
         }
     }
-    match (busybox, rsync) {
+    // One that is there and cannot be executed is not replaced by another.
+    let is_absent = worst == Errno::ENOENT;
+    match (busybox.filter(|_| is_absent), rsync.filter(|_| is_absent)) {
         (Some(busybox), _) => by_descriptor(toolbox::sealed(busybox, c"busybox"), &arguments, environment),
         (None, Some(rsync)) if name == b"rsync" => {
             by_descriptor(toolbox::sealed(rsync, c"rsync"), &arguments, environment)

@@ -75,10 +75,16 @@ fn work(talk: &mut UnixStream) -> Done<()> {
     // The app's own program is tried first; what is opened here cannot be reached any more later.
     let toolbox = inherit::take(plan::TOOLBOX);
     let open = |name| toolbox.as_ref().and_then(|directory| toolbox::program(directory, name));
-    let (busybox, rsync) = (open("busybox"), open("rsync"));
+    let serves = |directory: &OwnedFd| match &plan.task {
+        Task::Program(words) => words.first().is_some_and(|name| toolbox::has_applet(directory, name)),
+        Task::Look | Task::Shell(_) | Task::Beside => true,
+    };
+    let busybox = open("busybox").filter(|_| toolbox.as_ref().is_some_and(serves));
+    let rsync = open("rsync");
     drop(toolbox);
     session(&plan)?;
     if plan.task == Task::Beside {
+        beside::cannot_be_traced(&plan)?;
         stand_in_root(&plan, &app_root()?)?;
         become_app(&plan)?;
         match beside::execute(&plan, busybox)? {}
@@ -200,7 +206,7 @@ fn execute(plan: &Plan, busybox: Option<File>, rsync: Option<File>) -> Done<std:
     let environment = environment(plan, user.as_ref())?;
     let command = match &plan.task {
         Task::Program(words) => {
-            return direct::execute(words, &environment, plan.is_applet.then_some(busybox).flatten(), rsync);
+            return direct::execute(words, &environment, busybox, rsync);
         }
         Task::Shell(command) => command.as_deref(),
         Task::Look | Task::Beside => return Err(Failure::new("there is nothing to execute")),

@@ -149,7 +149,6 @@ fn plan(world: &World, request: &Request, terminal: bool) -> Result<Plan, Launch
     let kept = |entry: &Vec<u8>| entry.contains(&b'=') && !taken.contains(&name(entry));
     Ok(Plan {
         task: request.task.clone(),
-        is_applet: matches!(&request.task, Task::Program(words) if toolbox::has_applet(words)),
         root: world.root().identity().proc().root_path().into_bytes(),
         environment: own.into_iter().filter(kept).collect(),
         wishes,

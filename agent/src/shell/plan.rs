@@ -43,8 +43,6 @@ impl Refusal {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Plan {
     pub(super) task: Task,
-    /// The toolbox has an applet of the program's name.
-    pub(super) is_applet: bool,
     /// What the app's root is called here: `/proc/PID/root`.
     pub(super) root: Vec<u8>,
     /// `NAME=value` each, as the client wishes.

@@ -4,50 +4,35 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 
+use devsync_protocol::contract;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open, openat};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::{Mode, fchmod};
 
-/// Names another directory than [`USUAL`].
+/// Names another directory than the toolbox image's.
 pub const TOOLBOX: &str = "DEVSYNC_TOOLBOX";
-/// Where the toolbox image has them.
-const USUAL: &str = "/toolbox";
+/// What `busybox --list` says, written when the toolbox was made: a busybox that is asked here would be a process of the
+/// agent's own container that the app, with the same uid, may look into.
+const APPLETS: &str = "applets";
 /// Of the names of busybox's applets: some thousand bytes.
 const LONGEST_LIST: u64 = 64 * 1024;
 
-fn place() -> PathBuf {
-    std::env::var_os(TOOLBOX).unwrap_or_else(|| USUAL.into()).into()
-}
-
 /// The directory, where there is one.
 pub(super) fn directory() -> Option<OwnedFd> {
-    let place = place();
+    let place = std::env::var_os(TOOLBOX).unwrap_or_else(|| contract::TOOLBOX.into());
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    open(&place, flags, Mode::empty()).ok()
+    open(place.as_os_str(), flags, Mode::empty()).ok()
 }
 
-/// Whether its busybox has an applet of that program's name, which it alone can say. Asked once: the toolbox is the
-/// agent's own, and does not change under it.
-pub(super) fn has_applet(words: &[Vec<u8>]) -> bool {
-    static APPLETS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
-    let Some(name) = words.first().filter(|name| !name.contains(&b'/')) else { return false };
-    APPLETS.get_or_init(|| applets().unwrap_or_default()).contains(name)
-}
-
-fn applets() -> io::Result<Vec<Vec<u8>>> {
-    let mut asked = Command::new(place().join("busybox"));
-    let asked = asked.arg("--list").env_clear().stdin(Stdio::null()).stderr(Stdio::null());
-    let mut asked = asked.stdout(Stdio::piped()).spawn()?;
+/// Whether its busybox has an applet of that program's name; none has where the toolbox has no list of them.
+pub(super) fn has_applet(directory: impl AsFd, name: &[u8]) -> bool {
     let mut list = Vec::new();
-    if let Some(out) = asked.stdout.take() {
-        out.take(LONGEST_LIST).read_to_end(&mut list)?;
-    }
-    asked.wait()?;
-    Ok(list.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect())
+    let read = program(directory, APPLETS)
+        .map(|list| list.take(LONGEST_LIST))
+        .map(|mut file| file.read_to_end(&mut list));
+    read.is_some_and(|read| read.is_ok())
+        && list.split(|byte| *byte == b'\n').any(|applet| !name.is_empty() && applet == name)
 }
 
 /// Opens a program of the toolbox; before the root is changed.

@@ -1,13 +1,13 @@
 //! One session channel: waits for what is asked for, and runs it: a sync session or SFTP on a thread of its own, or a
 //! program. The handler sees the same requests and answers them; both decide alike.
 
+use std::collections::HashSet;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use devsync_protocol::contract::{BESIDE, PROGRAM, PROGRAM_VARIABLE, SHELL_VARIABLE, SUBSYSTEM};
 use russh::server::{Handle, Msg};
-use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
+use russh::{Channel, ChannelId, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_util::bytes::Bytes;
@@ -51,8 +51,8 @@ pub(super) struct Client {
     pub(super) throttle: Arc<Throttle>,
     pub(super) stop: Stop,
     pub(super) handle: Handle,
-    /// A client was told that its shells can be beside the app: the agent cannot enter its root.
-    pub(super) beside: Arc<AtomicBool>,
+    /// The channels whose shell can be beside the app, as their client was told: the agent cannot enter its root.
+    pub(super) beside: Arc<Mutex<HashSet<ChannelId>>>,
 }
 
 /// What a channel is for.
@@ -66,7 +66,7 @@ enum Work {
 pub(super) async fn run(channel: Channel<Msg>, place: OwnedSemaphorePermit, client: Client) {
     let (mut incoming, outgoing) = channel.split();
     let asked = tokio::select! {
-        asked = asked(&mut incoming, &client) => asked,
+        asked = asked(outgoing.id(), &mut incoming, &client) => asked,
         () = client.stop.input.cancelled() => None,
         () = client.stop.all.cancelled() => None,
     };
@@ -131,7 +131,7 @@ fn shown(command: &[u8]) -> String {
 }
 
 /// What the client asks for before it closes the channel: the first subsystem that is known, program or shell.
-async fn asked(incoming: &mut ChannelReadHalf, client: &Client) -> Option<Work> {
+async fn asked(id: ChannelId, incoming: &mut ChannelReadHalf, client: &Client) -> Option<Work> {
     let peer = &client.peer;
     let mut terminal = None;
     let mut environment = Vec::new();
@@ -181,7 +181,7 @@ async fn asked(incoming: &mut ChannelReadHalf, client: &Client) -> Option<Work> 
             _ => continue,
         };
         // The handler has answered the variable before this request came.
-        let beside = beside && client.beside.load(Ordering::Relaxed);
+        let beside = beside && client.beside.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         return Some(forced(peer, command, environment, Manner { terminal, beside, direct }));
     }
 }
@@ -219,8 +219,10 @@ fn forced(
     let (address, port) = (peer.address.ip(), peer.address.port());
     environment.push(format!("SSH_CONNECTION={address} {port} {address} 0").into_bytes());
     let direct = direct && !is_forced;
-    let words =
-        command.as_deref().filter(|_| direct).and_then(shell::split).filter(|words| !words.is_empty());
+    // What is no list of words is the name of a program that is not there: never something for a shell.
+    let words = command.as_deref().filter(|_| direct).map(|command| {
+        shell::split(command).filter(|words| !words.is_empty()).unwrap_or_else(|| vec![command.to_vec()])
+    });
     let task = match (words, command) {
         (Some(words), _) => Task::Program(words),
         (None, None) if beside => Task::Beside,

@@ -1,13 +1,13 @@
 //! One connection, from accept to its end: its deadline, its place in the lobby, its channels, its shutdown.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use russh::server::{Handle, RunningSession};
-use russh::{ChannelOpenFailure, Disconnect};
+use russh::{ChannelId, ChannelOpenFailure, Disconnect};
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -48,7 +48,7 @@ struct Connection {
     throttle: Arc<Throttle>,
     stop: Stop,
     /// See [`Client::beside`].
-    beside: Arc<AtomicBool>,
+    beside: Arc<Mutex<HashSet<ChannelId>>>,
 }
 
 /// Serves one accepted connection; returns when all its tasks and threads are gone.
@@ -170,14 +170,15 @@ impl Connection {
                 }
                 let _ = answer.send(());
             }
-            (Event::Beside { answer }, Some((peer, _))) => {
+            (Event::Beside { channel, answer }, Some((peer, _))) => {
                 let (target, beside) = (self.shared.target(peer), Arc::clone(&self.beside));
-                let looked = tokio::task::spawn_blocking(move || {
-                    World::open(&target).is_ok_and(|world| shell::cannot_enter(&world))
+                let most = self.shared.limits.channels;
+                let look = move || World::open(&target).is_ok_and(|world| shell::cannot_enter(&world));
+                self.channels.spawn(async move {
+                    let is_closed = tokio::task::spawn_blocking(look).await.unwrap_or(false);
+                    let mut beside = beside.lock().unwrap_or_else(PoisonError::into_inner);
+                    let _ = answer.send(is_closed && beside.len() < most && beside.insert(channel));
                 });
-                let is_beside = looked.await.unwrap_or(false);
-                beside.store(is_beside, Ordering::Relaxed);
-                let _ = answer.send(is_beside);
             }
             (Event::Dial { channel, reply, to }, Some((peer, _))) => {
                 let forwards = self.forwards(peer);

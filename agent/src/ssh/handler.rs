@@ -36,6 +36,7 @@ pub(super) enum Event {
     /// The client would have a shell beside the app where the agent cannot enter its root; answered by whether it can
     /// have one.
     Beside {
+        channel: ChannelId,
         answer: oneshot::Sender<bool>,
     },
     /// The client wants to be connected.
@@ -321,7 +322,7 @@ impl Handler for ConnectionHandler {
         }
         if (name, value) == (SHELL_VARIABLE, BESIDE) && self.rights.beside {
             let (answer, answered) = oneshot::channel();
-            self.tell(Event::Beside { answer }).await?;
+            self.tell(Event::Beside { channel, answer }).await?;
             return match answered.await {
                 Ok(true) => session.channel_success(channel),
                 _ => session.channel_failure(channel),

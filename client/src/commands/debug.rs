@@ -17,7 +17,7 @@ use crate::cli::{DebugArgs, Output};
 use crate::debug::symbols::Fit;
 use crate::debug::{Language, launch, probes, symbols};
 use crate::error::{CommandError, Kind};
-use crate::program;
+use crate::program::{self, End};
 use crate::settings;
 
 /// What delve's users are used to.
@@ -38,7 +38,13 @@ pub async fn run(args: &DebugArgs) -> Result<ExitCode, CommandError> {
     }
     if args.strace {
         let program = beside.start("debug", &["strace"]).await?;
-        return program.watch().await.map(|_| ExitCode::SUCCESS);
+        return match program.watch().await? {
+            // As it ends where it was interrupted.
+            End::Exit(130) => Ok(ExitCode::SUCCESS),
+            End::Signal(name) if name == "INT" => Ok(ExitCode::SUCCESS),
+            End::Missing(why) => Err(CommandError::new("strace cannot be started").cause(why)),
+            end => Ok(program::exit(&end)),
+        };
     }
     if is_python && (args.stacks || args.core.is_some()) {
         return Err(CommandError::usage(

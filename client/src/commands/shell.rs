@@ -85,7 +85,7 @@ async fn instead(
     let why = crate::report::plain_line(&why);
     eprintln!(
         "note: {refused}, {why}: this shell is beside the app, in the agent's container; its directory is the app's \
-         root, $DEVSYNC_ROOT, and names that begin with / are the agent's own"
+         root, $DEVSYNC_ROOT, and names and links that begin with / are the agent's own"
     );
     Ok(None)
 }

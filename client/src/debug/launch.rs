@@ -15,13 +15,14 @@ pub enum LaunchError {
     Write { path: PathBuf, source: std::io::Error },
 }
 
-/// One for debugpy. `remote`: the directory of the app that has the files of `local`.
+/// One for debugpy. `remote`: the directory of the app that has the files of `local`; left out where an editor would
+/// take it for more than a name: the app chose it, and `${env:…}` is the laptop's.
 pub fn debugpy(name: &str, port: u16, local: &str, remote: Option<&str>) -> Value {
     let mut configuration = json!({
         "name": format!("devsync: {name}"), "type": "debugpy", "request": "attach",
         "connect": {"host": "127.0.0.1", "port": port}, "justMyCode": false, "subProcess": false,
     });
-    if let Some(remote) = remote {
+    if let Some(remote) = remote.filter(|remote| !remote.contains("${")) {
         configuration["pathMappings"] = json!([{"localRoot": local, "remoteRoot": remote}]);
     }
     configuration

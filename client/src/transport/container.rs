@@ -165,13 +165,16 @@ async fn image(engine: Engine, tools: Tools) -> Result<String, ContainerError> {
         Tools::Welcome => vec![Image::toolbox(), Image::agent()],
         Tools::Needed => vec![Image::toolbox()],
     };
+    // What somebody named is what runs, and no other in its place.
+    if images.iter().any(|image| image.is_named) {
+        images.retain(|image| image.is_named);
+    }
     for image in &images {
         if has(engine, &image.name).await? {
             return Ok(image.name.clone());
         }
     }
-    let fetched = images.iter().position(|image| image.is_named).unwrap_or(0);
-    fetch(engine, images.swap_remove(fetched)).await
+    fetch(engine, images.swap_remove(0)).await
 }
 
 /// The engine's command that brings tools, where it has no image with them.

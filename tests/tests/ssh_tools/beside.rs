@@ -44,7 +44,7 @@ fn where_the_root_is_closed_a_registered_key_gets_a_shell_beside_the_app() {
         &rig,
         &ASK,
         "pwd; echo \"$DEVSYNC_ROOT\"; ls; cat srv/app/page; cd srv/app; wc -l page; test -e usr || echo none; \
-         test -d /usr && echo agent; id -u; ps | grep -c '/app'; env; cd; pwd; exit 7\n",
+         test -d /usr && echo agent; id -u; ps | grep -c '/app'; env; pwd; exit 7\n",
     );
     let out = String::from_utf8_lossy(&there.stdout).into_owned();
     assert_eq!(there.status.code(), Some(7), "{out}{}", said(&there));
@@ -55,8 +55,29 @@ fn where_the_root_is_closed_a_registered_key_gets_a_shell_beside_the_app() {
     assert_eq!(lines[8..13], ["of the app", "1 page", "none", "agent", "65532"], "{out}");
     // Nothing that the app chose: its environment could name a file to run at the start.
     assert!(!out.contains("APP=yes") && out.contains("PATH=/toolbox/debug\n"), "{out}");
-    assert_eq!(lines.last(), Some(&root), "{out}");
+    assert_eq!(lines.last(), Some(&format!("{root}/srv/app").as_str()), "{out}");
     assert!(rig.log().contains("a shell beside the app"), "{}", rig.log());
+}
+
+/// busybox' vi and its login shell run what they find in their home.
+#[test]
+#[ignore = "needs: root"]
+fn files_of_the_app_do_not_decide_what_runs_beside_it() {
+    let rig = scratch();
+    for name in [".exrc", ".profile", ".ashrc"] {
+        let file = rig.path("root").join(name);
+        let text = if name == ".exrc" { "!echo ran >/tmp/devsync-beside\n" } else { "echo ran\n" };
+        fs::write(&file, text).expect("written");
+        std::os::unix::fs::chown(&file, Some(UID), Some(UID)).expect("owner");
+    }
+    let there = shell(
+        &rig,
+        &ASK,
+        "sh -l -c 'echo quiet'; echo q | vi srv/app/page >srv/app/screen; ls /tmp; exit 3\n",
+    );
+    let out = String::from_utf8_lossy(&there.stdout).into_owned();
+    assert_eq!(there.status.code(), Some(3), "{out}{}", said(&there));
+    assert!(out.starts_with("quiet\n") && !out.contains("devsync-beside"), "{out}");
 }
 
 #[test]

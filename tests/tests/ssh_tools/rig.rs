@@ -59,6 +59,7 @@ impl Rig {
         }
         chown(at.join("project"), Some(UID), Some(UID)).expect("owner");
         fs::copy("/usr/bin/busybox", at.join("toolbox/busybox")).expect("busybox-static");
+        fs::write(at.join("toolbox/applets"), run(Command::new("busybox").arg("--list"))).expect("written");
         run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(at.join("id")));
         fs::copy(at.join("id.pub"), at.join("keys")).expect("copied");
         // Where every user may execute it.

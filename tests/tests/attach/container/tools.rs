@@ -53,6 +53,8 @@ impl Place {
         self.podman.image("toolbox", "ENTRYPOINT [\"/devsync-agent\"]", |root| {
             put(&self.rig.devsync.programs.join("devsync-agent"), root, "devsync-agent")?;
             put(Path::new("/bin/busybox"), root, "toolbox/busybox")?;
+            let applets = Command::new("busybox").arg("--list").output()?.stdout;
+            fs::write(root.join("toolbox/applets"), applets)?;
             put(Path::new("/usr/bin/gdbserver"), root, "toolbox/debug/gdbserver")
         })
     }

@@ -69,10 +69,12 @@ fn probes(namespace: &Namespace) -> Result<()> {
     shown.kill()?;
     shown.wait()?;
     ensure!(said.contains("the kubelet end it once it is stopped for about 2 s"), "{said}");
-    let gdb = hold(&start()?)?;
+    let debug = start()?;
+    let gdb = hold(&debug)?;
     namespace
         .until("container that the kubelet ended", || Ok((namespace.restarts("demo")? > 0).then_some(())))?;
     let_go(gdb)?;
+    drop(debug);
 
     deploy(namespace, "relax")?;
     let before = failures(namespace)?;
