@@ -52,7 +52,7 @@ fn term_ends_one_that_waits_at_once() {
 fn a_program_that_is_not_there_yet_is_started_when_it_came() {
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("app");
-    let run = Run::start(&["--wait"], &[program.to_str().unwrap()]);
+    let run = Run::start(&["--wait"], &[program.to_str().unwrap(), "-c", "sleep 1000; :"]);
     run.line("err", "devsync-run: ");
     fs::copy("/bin/sh", &program).unwrap();
     let new = run.restart().1;
