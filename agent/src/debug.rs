@@ -86,7 +86,8 @@ pub fn run(args: DebugArgs) -> Result<(), DebugError> {
     let target = find::find(&args.target).map_err(|error| DebugError::Find { error })?;
     let app = Identity::open(target.app)?;
     if matches!(args.what, What::Look) {
-        let told = look::look(&app)?;
+        let mut told = look::look(&app)?;
+        told.delve = told.go.as_ref().and_then(|_| dlv::version(&app));
         let mut out = io::stdout().lock();
         let written = write!(out, "{told}").and_then(|()| out.flush());
         return written.map_err(|source| DebugError::Io { what: "write to standard output", source });

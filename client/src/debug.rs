@@ -2,6 +2,7 @@
 //! would end a stopped app. Looks at files here and at data; asks nobody.
 
 pub mod debugpy;
+pub mod delve;
 pub mod launch;
 pub mod probes;
 pub mod symbols;

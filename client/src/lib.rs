@@ -28,6 +28,7 @@ pub mod processes;
 pub mod program;
 pub mod project;
 pub mod pull;
+mod replace;
 pub mod report;
 pub mod rule;
 pub mod session;

@@ -5,7 +5,7 @@ mod host;
 mod identity;
 mod install;
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -152,24 +152,8 @@ fn token(path: &Path) -> String {
     path.to_string_lossy().replace('%', "%%")
 }
 
-/// Writes a file beside its name and renames it there.
 fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SshConfigError> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(io_error("write in", dir))?;
-    let written = file.write_all(bytes).and_then(|()| set_mode(file.as_file(), mode));
-    written.map_err(io_error("write", path))?;
-    file.persist(path).map_err(|error| io_error("replace", path)(error.error))?;
-    Ok(())
-}
-
-#[cfg(unix)]
-fn set_mode(file: &std::fs::File, mode: u32) -> io::Result<()> {
-    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))
-}
-
-#[cfg(not(unix))]
-fn set_mode(_: &std::fs::File, _: u32) -> io::Result<()> {
-    Ok(())
+    crate::replace::replace(path, bytes, Some(mode)).map_err(io_error("replace", path))
 }
 
 #[cfg(test)]

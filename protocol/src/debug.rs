@@ -25,6 +25,8 @@ pub struct Debuggee {
     pub build_id: BuildId,
     /// The Go that built it.
     pub go: Option<String>,
+    /// The version of the delve beside it, where Go built it.
+    pub delve: Option<String>,
     /// The debugger that holds it: its pid and name.
     pub tracer: Option<(u32, String)>,
     /// Why it may not be traced, and what helps.
@@ -49,6 +51,7 @@ impl fmt::Display for Debuggee {
             ("build-id", &self.build_id.gnu),
             ("go-build-id", &self.build_id.go),
             ("go", &self.go),
+            ("delve", &self.delve),
         ] {
             value.iter().try_for_each(|value| line(name, value))?;
         }
@@ -86,6 +89,7 @@ impl FromStr for Debuggee {
             cwd: one("cwd"),
             build_id: BuildId { gnu: one("build-id"), go: one("go-build-id") },
             go: one("go"),
+            delve: one("delve"),
             tracer: tracer.transpose()?,
             refused: one("refused").map(|cause| (cause, one("hint").unwrap_or_default())),
             tools: all("tool").collect(),
@@ -107,6 +111,7 @@ mod tests {
             cwd: Some("/app".to_owned()),
             build_id: BuildId { gnu: Some("ab".to_owned()), go: None },
             go: Some("go1.19.8".to_owned()),
+            delve: Some("1.20.2".to_owned()),
             tracer: Some((9, "gdb".to_owned())),
             refused: Some(("no".to_owned(), "do".to_owned())),
             tools: vec!["gdbserver".to_owned(), "dlv".to_owned()],

@@ -15,11 +15,20 @@ const LISTENS: &str = "API server listening at: ";
 const LINES: usize = 50;
 const PART: usize = 64 * 1024;
 
+/// The version that `dlv version` says.
+pub(super) fn version(app: &Identity) -> Option<String> {
+    let mut command = Tool::find("dlv").ok()?.command(app).ok()?;
+    let said = command.arg("version").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    let said = String::from_utf8_lossy(&said.stdout);
+    said.lines().find_map(|line| line.strip_prefix("Version: ")).map(|version| version.trim().to_owned())
+}
+
 /// Joins standard input and output with delve, which lets go of the app when its client goes.
 pub(super) fn run(tool: Tool, app: &Identity) -> Result<(), DebugError> {
     let mut command = tool.command(app)?;
     let pid = app.pid().to_string();
     command.args(["attach", &pid, "--headless", "--api-version=2", "--listen=127.0.0.1:0"]);
+    // The client has compared them, and a delve of one's own is one's own choice.
     command.arg("--check-go-version=false");
     let mut child = tool.spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
     let silent = || DebugError::Silent { tool: tool.name() };

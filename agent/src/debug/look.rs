@@ -50,6 +50,7 @@ pub(super) fn look(app: &Identity) -> Result<Debuggee, TargetError> {
         cwd: Some(String::from_utf8_lossy(&cwd).into_owned()),
         build_id,
         go,
+        delve: None,
         tracer,
         refused,
         tools,

@@ -11,6 +11,7 @@ use crate::shell::{PATH, SHELLS, passwd};
 use crate::sys::mountpoint;
 use crate::sys::proc::Status;
 use crate::target::access::Hand;
+use crate::target::error::TargetError;
 use crate::target::identity::Identity;
 use crate::target::root::TargetRoot;
 
@@ -33,6 +34,10 @@ const DIRECTORIES: usize = 32;
 
 const INSTEAD: &str = "; devsync attach, shell and debug --write, sftp and sshfs need none of it";
 
+/// Images are full of links.
+const UNSEEN: &str = "what VS Code Remote and JetBrains Gateway need cannot be looked for: without openat2 no link in the \
+                      app's root is followed";
+
 /// What an image has of it.
 #[derive(Debug, Default)]
 struct Image {
@@ -53,6 +58,10 @@ struct Image {
 
 /// `agent`: its own status.
 pub(super) fn look(app: &Identity, root: &TargetRoot, agent: &Status) -> Finding {
+    let on_the_way = |file: &&[u8]| matches!(root.open_file(file), Err(TargetError::SymlinkOnTheWay { .. }));
+    if SHELLS.iter().any(on_the_way) {
+        return Finding::ok("editors", UNSEEN);
+    }
     let environment = app.access().inspect(|| app.proc().environ()).unwrap_or_default();
     let variable = |name: &[u8]| environment.iter().find_map(|entry| entry.strip_prefix(name));
     let text = read(root, "/etc/passwd").unwrap_or_default();

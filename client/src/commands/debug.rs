@@ -15,7 +15,7 @@ use super::{say, say_json};
 use crate::beside::Beside;
 use crate::cli::{DebugArgs, Output};
 use crate::debug::symbols::Fit;
-use crate::debug::{Language, launch, probes, symbols};
+use crate::debug::{Language, delve, launch, probes, symbols};
 use crate::error::{CommandError, Kind};
 use crate::program::{self, End};
 use crate::settings;
@@ -29,6 +29,9 @@ pub async fn run(args: &DebugArgs) -> Result<ExitCode, CommandError> {
     let beside = Beside::find(&route).await?;
     let app = look(&beside).await?;
     free(&beside, &app)?;
+    if args.debugger.is_none() && !args.strace {
+        understood(&beside, &app)?;
+    }
     let is_python = Language::of(&app) == Language::Python && !args.strace;
     let symbols = args.symbols.clone().or_else(|| config.exe.as_ref().map(|exe| project.join(exe)));
     let symbols = symbols.filter(|_| !is_python);
@@ -153,6 +156,21 @@ fn free(beside: &Beside, app: &Debuggee) -> Result<(), CommandError> {
         return Err(CommandError::new(what).cause(cause).hint(hint));
     }
     Ok(())
+}
+
+/// Says beforehand where the app's Go is newer than the delve beside it.
+fn understood(beside: &Beside, app: &Debuggee) -> Result<(), CommandError> {
+    let (Some(delve), Some(go)) = (&app.delve, &app.go) else { return Ok(()) };
+    if delve::understands(delve, go) {
+        return Ok(());
+    }
+    let hint = match beside.is_here() {
+        true => "--debugger FILE names a newer delve",
+        false => "an agent's image with a newer delve: devsync attach --agent-image IMAGE --once",
+    };
+    Err(CommandError::new(format!("the app in {} (pid {}) cannot be debugged", beside.name, app.pid))
+        .cause(format!("it was built with {go}, and delve {delve} beside it is older than that"))
+        .hint(hint))
 }
 
 /// The file with the symbols, if it is of the same build; a file that nobody named on the command line may be another.

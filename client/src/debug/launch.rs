@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::Language;
+use crate::replace::replace;
 
 #[derive(Debug, Error)]
 pub enum LaunchError {
@@ -77,13 +78,20 @@ pub fn write(project: &Path, configuration: &Value) -> Result<PathBuf, LaunchErr
     }
     let text = serde_json::to_string_pretty(&file).unwrap_or_default() + "\n";
     let dir = path.parent().unwrap_or(project);
-    std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&path, text)).map_err(error)?;
+    std::fs::create_dir_all(dir).and_then(|()| replace(&path, text.as_bytes(), None)).map_err(error)?;
     Ok(path)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_that_an_editor_would_expand_is_left_out() {
+        let mapped = |remote| debugpy("pid/7", 1, "${workspaceFolder}", Some(remote))["pathMappings"].clone();
+        assert_eq!(mapped("/app"), json!([{"localRoot": "${workspaceFolder}", "remoteRoot": "/app"}]));
+        assert_eq!(mapped("/tmp/${env:TOKEN}"), Value::Null);
+    }
 
     #[test]
     fn lldb_has_a_configuration_beside_gdb() {

@@ -6,7 +6,8 @@ use russh::keys::key::safe_rng;
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, PrivateKey, PublicKey};
 
-use super::{Dir, SshConfigError, io_error, replace, set_mode};
+use super::{Dir, SshConfigError, io_error, replace};
+use crate::replace::set_mode;
 
 /// The public half; the key is made where there is none.
 pub fn identity(dir: &Dir) -> Result<PublicKey, SshConfigError> {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use devsync_tests::app::App;
 use devsync_tests::debugger::{Asking, Debug, dlv, gdb, line_of, lldb};
 
-use crate::rig::{Rig, both, demo};
+use crate::rig::{Rig, both, demo, succeeds};
 
 fn debug(rig: &Rig, app: &App, words: &[&str]) -> Result<Debug> {
     let target = format!("pid/{}", app.pid());
@@ -152,6 +152,34 @@ fn delve_stops_at_a_line_of_a_scratch_app_and_lets_go() -> Result<()> {
     ensure!(said.contains("main.add") && said.contains("42"), "{said}");
     debug.ends_well()?;
     drop(asking);
+    serves_free(&app)
+}
+
+/// The version that Go wrote into the program is changed there to one that no delve knows.
+#[test]
+#[ignore = "needs: root"]
+fn a_go_that_delve_does_not_know_is_said_beforehand() -> Result<()> {
+    let rig = Rig::new()?;
+    let built = rig.go()?;
+    let mut bytes = fs::read(&built)?;
+    // The two that build information begins with: the length, and `go1.`.
+    let magic =
+        bytes.windows(14).position(|part| part == b"\xff Go buildinf:").context("build information")?;
+    let version = bytes.get_mut(magic + 32..).context("a version")?;
+    ensure!(version.get(1..5) == Some(b"go1."), "another Go's build information");
+    version.get_mut(5..7).context("two digits")?.copy_from_slice(b"99");
+    fs::write(&built, bytes)?;
+    let app = rig.start(&built)?;
+    let target = format!("pid/{}", app.pid());
+    let refused = rig.command(&["debug", &target]).output()?;
+    let said = both(&refused);
+    ensure!(refused.status.code() == Some(1) && said.contains("built with go1.99"), "{said}");
+    ensure!(said.contains("delve 1.") && said.contains("hint: --debugger FILE"), "{said}");
+    // A delve of one's own is one's own choice.
+    let own = String::from_utf8(succeeds(Command::new("sh").args(["-c", "command -v dlv"]))?.stdout)?;
+    let debug = debug(&rig, &app, &["--debugger", own.trim()])?;
+    dlv(rig.dir.path(), debug.port, &["exit"])?.output()?;
+    debug.ends_well()?;
     serves_free(&app)
 }
 

@@ -42,7 +42,7 @@ pub(super) fn level(namespace: &str, place: &Place, version: (u32, u32)) -> Find
         }
         _ => {
             "only an agent with the app's own ids and no capability: files of root in the image cannot be written \
-              without a workspace volume, and devsync shell needs a shell in the image"
+              without a workspace volume, and devsync shell is beside the app where the image has none"
         }
     };
     let unless = if version < ENFORCED { " (this server is too old to enforce it)" } else { "" };

@@ -14,7 +14,8 @@ fn script(namespace: &Namespace, project: &Project, text: &str) -> Result<Said> 
     Said::fed(namespace.command(project, &["shell", "deploy/demo"]), text.into())
 }
 
-const LOOK: &str = "id -u; pwd; ls /; ls /app; ps; wget -q -O - http://127.0.0.1:8080/add/2/3; exit 7\n";
+const LOOK: &str =
+    "id -u; pwd; ls /; ls /app; cat /etc/hostname; ps; wget -q -O - http://127.0.0.1:8080/add/2/3; exit 7\n";
 
 fn looks_around(namespace: &Namespace) -> Result<()> {
     namespace.deploy(&manifests::demo(manifests::RUST, 1, Agent::Absent).to_string(), "demo")?;
@@ -25,12 +26,27 @@ fn looks_around(namespace: &Namespace) -> Result<()> {
     namespace.run(&project, &words)?.code(0)?;
     let pod = namespace.pod("demo")?;
     let said = script(namespace, &project, LOOK)?.code(7)?;
-    for word in ["65532\n/app\napp\n", "\nadder\n", "/app/adder", "devsync-agent serve", "2 + 3 = 5"] {
+    let hostname = format!("\nadder\n{pod}\n");
+    for word in ["65532\n/app\napp\n", &hostname, "/app/adder", "devsync-agent serve", "2 + 3 = 5"] {
         ensure!(said.out.contains(word), "no {word:?} in {said:?}");
     }
     // The toolbox and the agent's state are no part of what is seen.
     ensure!(!said.out.contains("toolbox"), "{said:?}");
     ensure!(namespace.pod("demo")? == pod && namespace.restarts("demo")? == 0, "the pod was replaced");
+    Ok(())
+}
+
+/// As for Rust: nothing of the app's is needed.
+fn go_too(namespace: &Namespace) -> Result<()> {
+    let demo = manifests::with_toolbox(manifests::demo(manifests::GO, 1, Agent::Baseline));
+    namespace.deploy(&demo.to_string(), "demo")?;
+    let project = Project::copy(Language::Rust, namespace.path("adder"))?;
+    let text = "ls /; cat /etc/hostname; ps; wget -q -O - http://127.0.0.1:8080/add/2/3; exit 7\n";
+    let said = script(namespace, &project, text)?.code(7)?;
+    let hostname = namespace.pod("demo")?;
+    for word in ["\netc\n", &format!("\n{hostname}\n"), "devsync-agent serve", "2 + 3 = 5"] {
+        ensure!(said.out.contains(word), "no {word:?} in {said:?}");
+    }
     Ok(())
 }
 
@@ -144,4 +160,10 @@ fn an_agent_of_somebody_else_stays_and_that_is_said() -> Result<()> {
 #[ignore = "needs: cluster"]
 fn an_app_from_scratch_has_a_shell_in_its_own_root() -> Result<()> {
     in_namespace(looks_around)
+}
+
+#[test]
+#[ignore = "needs: cluster"]
+fn a_go_app_from_scratch_has_one_too() -> Result<()> {
+    in_namespace(go_too)
 }
