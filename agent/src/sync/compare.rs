@@ -13,7 +13,7 @@ use devsync_protocol::message::{
 use devsync_protocol::path::RelPath;
 use devsync_protocol::tree::{DirDigest, Entry, Node, Tree, root_digest};
 
-use super::ledger::Record;
+use super::ledger::{Record, Stamp};
 use super::root::{Root, RootError, read_pieces, stamp};
 use crate::target::error::TargetError;
 use crate::target::metadata::{Kind, Metadata};
@@ -35,8 +35,14 @@ pub(crate) struct Comparison {
     dirs: Vec<DirDigest>,
     entries: BTreeMap<RelPath, Node>,
     /// Managed paths that are not as the ledger says: what is there instead.
-    drifted: BTreeMap<RelPath, Option<Node>>,
+    drifted: BTreeMap<RelPath, Option<Found>>,
     differing: BTreeSet<Option<RelPath>>,
+}
+
+/// What lies in the place of a managed file, and its stamp from before it was read.
+struct Found {
+    node: Node,
+    stamp: Stamp,
 }
 
 impl Root {
@@ -77,8 +83,24 @@ impl Root {
                 }
             }
         }
+        self.adopt(&comparison);
         self.comparison = Some(comparison);
         Ok(self.compared(&differing, gone))
+    }
+
+    /// What somebody else wrote is the base from now on where the laptop has the very same: it is no conflict later.
+    fn adopt(&mut self, comparison: &Comparison) {
+        let named: BTreeSet<_> = comparison.dirs.iter().map(|d| &d.dir).collect();
+        let is_equal = |dir: &Option<RelPath>| named.contains(dir) && !comparison.differing.contains(dir);
+        for (path, found) in &comparison.drifted {
+            let Some(Found { node, stamp }) = found else { continue };
+            if is_equal(&path.parent()) {
+                let ours = self.ledger.get(path).is_some_and(|record| record.ours);
+                self.ledger.put(path.clone(), Record { node: node.clone(), stamp: *stamp, ours });
+            }
+        }
+        // What could not be saved is hashed again by the next session.
+        self.ledger.save().ok();
     }
 
     fn compared(&self, differing: &[u32], gone: bool) -> Vec<Reply> {
@@ -97,7 +119,7 @@ impl Root {
     }
 
     /// The managed files as they are now, in the laptop's terms, and those that are not as recorded.
-    fn managed_tree(&mut self) -> Result<(Tree, BTreeMap<RelPath, Option<Node>>), RootError> {
+    fn managed_tree(&mut self) -> Result<(Tree, BTreeMap<RelPath, Option<Found>>), RootError> {
         let ids = self.dir.enter();
         let mut tree = Tree::default();
         let mut drifted = BTreeMap::new();
@@ -119,7 +141,7 @@ impl Root {
                         self.ledger.put(path, Record { stamp, ..record });
                     } else {
                         tree.0.extend(node.clone().map(|node| (path.clone(), node)));
-                        drifted.insert(path, node);
+                        drifted.insert(path, node.map(|node| Found { node, stamp: stamp(&metadata) }));
                     }
                 }
                 None => {
@@ -268,7 +290,7 @@ impl Root {
             match comparison.drifted.get(&path) {
                 // Gone in the pod too.
                 Some(None) => self.ledger.remove(&path),
-                Some(Some(Node::Dir { .. })) | None if ours => found.delete(path),
+                Some(Some(Found { node: Node::Dir { .. }, .. })) | None if ours => found.delete(path),
                 Some(_) if ours && !self.options.overwrite => found.conflict(path),
                 _ if ours => found.delete(path),
                 // It was there before devsync; with --delete it shows up among the extras.

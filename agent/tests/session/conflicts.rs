@@ -43,6 +43,51 @@ fn what_changed_in_the_pod_is_kept_and_the_rest_applied() {
     assert_eq!(fs::read(world.app("a")).expect("read"), b"new a");
 }
 
+/// Its directory is no longer there on the laptop, so nobody has said that it is the same.
+#[test]
+#[ignore = "needs: root"]
+fn what_changed_in_a_directory_that_is_gone_here_is_kept() {
+    let world = world();
+    let state = tempfile::tempdir().expect("a directory");
+    let mut peer = Peer::start(world.pid(), state.path());
+    peer.open("/app");
+    old().sync(&mut peer).clean();
+    fs::write(world.app("d/c"), "the app's").expect("write");
+    let gone = old().without("d");
+    for _ in 0..2 {
+        assert_eq!(gone.sync(&mut peer).conflicts, ["d/c"]);
+        peer.close();
+        peer = Peer::start(world.pid(), state.path());
+        peer.open("/app");
+    }
+    assert_eq!(fs::read(world.app("d/c")).expect("read"), b"the app's");
+}
+
+/// As after a sync through another agent, with another ledger.
+#[test]
+#[ignore = "needs: root"]
+fn what_both_sides_have_is_the_base_whoever_wrote_it() {
+    let world = world();
+    let state = tempfile::tempdir().expect("a directory");
+    let mut peer = Peer::start(world.pid(), state.path());
+    peer.open("/app");
+    old().sync(&mut peer).clean();
+    for name in ["a", "d/c"] {
+        fs::write(world.app(name), "another's").expect("write");
+    }
+    let same = old().file("a", 0o644, b"another's").file("d/c", 0o644, b"another's");
+    assert!(same.sync(&mut peer).is_equal());
+    let new = || vec![file_op("a", 0o644, b"new a"), file_op("d/c", 0o644, b"new c")];
+    let committed = peer.batch(new());
+    assert!(committed.applied && committed.problems.is_empty(), "{committed:?}");
+    assert_eq!(fs::read(world.app("d/c")).expect("read"), b"new c");
+    // What the app writes later is still its own.
+    assert!(old().file("a", 0o644, b"new a").file("d/c", 0o644, b"new c").sync(&mut peer).is_equal());
+    fs::write(world.app("a"), "the app's").expect("write");
+    let committed = peer.batch(vec![file_op("a", 0o644, b"newer")]);
+    assert!(matches!(&committed.problems[..], [p] if p.kind == ProblemKind::Conflict), "{committed:?}");
+}
+
 #[test]
 #[ignore = "needs: root"]
 fn a_change_between_the_check_and_the_commit_is_a_conflict() {

@@ -64,6 +64,16 @@ impl Rig {
         self.devsync.command(self.dir.path(), words)
     }
 
+    /// devsync and its agent where every user may execute them.
+    pub(crate) fn for_everybody(&self) -> Result<PathBuf> {
+        let programs = self.path("programs");
+        fs::create_dir(&programs)?;
+        for name in ["devsync", "devsync-agent"] {
+            fs::copy(self.devsync.programs.join(name), programs.join(name))?;
+        }
+        Ok(programs.join("devsync"))
+    }
+
     pub(crate) fn state(&self) -> PathBuf {
         self.devsync.home.join("state/devsync")
     }

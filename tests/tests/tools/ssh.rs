@@ -173,12 +173,14 @@ fn a_shell_that_cannot_be_in_the_apps_root_is_beside_it_and_says_so() -> Result<
     fs::create_dir(rig.path("toolbox"))?;
     fs::copy("/usr/bin/busybox", rig.path("toolbox/busybox")).context("busybox-static")?;
     succeeds(Command::new("chown").args(["-R", "65532:65532"]).arg(rig.path("home")))?;
-    let target = format!("pid/{}", app.pid());
+    let (target, program) = (format!("pid/{}", app.pid()), rig.for_everybody()?);
     let unprivileged = |words: &[&str], toolbox: &str, input: &str| -> Result<std::process::Output> {
         let devsync = rig.command(words);
         let mut command = Command::new("setpriv");
         command.args(["--reuid", "65532", "--regid", "65532", "--clear-groups", "--bounding-set=-all"]);
-        command.arg("--inh-caps=-all").arg(devsync.get_program()).args(devsync.get_args());
+        // What is before the program ties its life to the test's.
+        let words = devsync.get_args().skip_while(|word| *word != "--").skip(2);
+        command.arg("--inh-caps=-all").args(["--pdeathsig", "TERM", "--"]).arg(&program).args(words);
         for (name, value) in devsync.get_envs() {
             match value {
                 Some(value) => command.env(name, value),
