@@ -168,8 +168,9 @@ async fn shown(stdout: Reader, stderr: Option<Reader>) -> Result<(), CommandErro
             None => Ok(()),
         }
     };
-    let (out, err) = tokio::join!(drain(stdout, tokio::io::stdout()), err);
-    out.and(err).map_err(|e| CommandError::from(StdoutError(e)))
+    // Where nobody reads the one, the other is not waited for.
+    let shown = tokio::try_join!(drain(stdout, tokio::io::stdout()), err);
+    shown.map(drop).map_err(|e| CommandError::from(StdoutError(e)))
 }
 
 /// Standard input, to its end.

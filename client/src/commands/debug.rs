@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use super::{say, say_json};
 use crate::beside::Beside;
 use crate::cli::{DebugArgs, Output};
-use crate::debug::symbols::Fit;
+use crate::debug::symbols::{Fit, SymbolsError};
 use crate::debug::{Language, delve, launch, probes, symbols};
 use crate::error::{CommandError, Kind};
 use crate::program::{self, End};
@@ -68,7 +68,7 @@ pub async fn run(args: &DebugArgs) -> Result<ExitCode, CommandError> {
     let (listener, port) = listen(args.port).await?;
     if args.write {
         let all = launch::configurations(&route.name(), session.language(), port, symbols.as_deref());
-        write(args, &project, &all, "docs/guides/debug.md has it")?;
+        write(args, &project, &all)?;
     }
     announce(args, &session, port, symbols.as_deref())?;
     serve::run(args, session, listener).await
@@ -100,11 +100,12 @@ impl Session {
     }
 }
 
-/// Adds configurations for VS Code. `otherwise` says where they are to be had if that fails.
-fn write(args: &DebugArgs, project: &Path, all: &[Value], otherwise: &str) -> Result<(), CommandError> {
+/// Adds configurations for VS Code; shows what cannot be added.
+fn write(args: &DebugArgs, project: &Path, all: &[Value]) -> Result<(), CommandError> {
     for configuration in all {
         let file = launch::write(project, configuration).map_err(|error| {
-            CommandError::of(error).hint(format!("add the configuration by hand: {otherwise}"))
+            let text = serde_json::to_string_pretty(configuration).unwrap_or_default();
+            CommandError::of(error).hint(format!("add the configuration by hand:\n{text}"))
         })?;
         let name = configuration["name"].as_str().unwrap_or_default();
         note(args, &format!("{} has the configuration \"{name}\"", crate::dirs::near(&file)));
@@ -183,10 +184,13 @@ fn fitting(file: Option<PathBuf>, named: bool, app: &Debuggee) -> Result<Option<
             }
             Ok(Some(std::path::absolute(&file).unwrap_or(file)))
         }
-        Err(symbols::SymbolsError::Read { .. }) if !named => Ok(None),
-        Err(error) => Err(CommandError::of(error).hint(
+        Err(SymbolsError::Read { .. } | SymbolsError::NoElf { .. }) if !named => Ok(None),
+        Err(error @ SymbolsError::OtherBuild { .. }) => Err(CommandError::of(error).hint(
             "devsync attach --once puts the build that is here into the pod; or name the right file: --symbols FILE",
         )),
+        Err(error) => {
+            Err(CommandError::of(error).kind(Kind::Usage).hint("--symbols names the unstripped executable"))
+        }
     }
 }
 

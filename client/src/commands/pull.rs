@@ -45,8 +45,11 @@ fn show(pulled: &Pulled, args: &PullArgs) -> Result<ExitCode, CommandError> {
             }
             if failed {
                 let path = devsync_protocol::path::display(args.path.as_bytes());
-                return Err(CommandError::new(format!("nothing was pulled of {path:?}"))
-                    .hint("a path in the pod is absolute, or relative to the app's working directory"));
+                let hint = match pulled.skipped.iter().any(|skipped| skipped.contains("--overwrite")) {
+                    true => "--into DIR puts it beside what is here, to be compared",
+                    false => "a path in the pod is absolute, or relative to the app's working directory",
+                };
+                return Err(CommandError::new(format!("nothing was pulled of {path:?}")).hint(hint));
             }
             if !args.output.quiet {
                 let files = count(usize::try_from(pulled.files).unwrap_or(usize::MAX), "file");

@@ -11,9 +11,13 @@ use thiserror::Error;
 pub enum SymbolsError {
     #[error("{} cannot be read", path.display())]
     Read { path: PathBuf, source: std::io::Error },
+    #[error("{} is no ELF file, so no executable of the app's", path.display())]
+    NoElf { path: PathBuf },
     #[error("{} is of another build than what runs: build id {here}, the app's is {app}", path.display())]
     OtherBuild { path: PathBuf, here: String, app: String },
 }
+
+const ELF: &[u8; 4] = b"\x7fELF";
 
 /// How sure it is that the file fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +31,12 @@ pub enum Fit {
 pub fn check(path: &Path, app: &BuildId) -> Result<Fit, SymbolsError> {
     let error = |source| SymbolsError::Read { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(error)?;
+    let mut magic = [0; ELF.len()];
+    match file.read_exact(&mut magic) {
+        Err(source) if source.kind() != std::io::ErrorKind::UnexpectedEof => return Err(error(source)),
+        Ok(()) if &magic == ELF => {}
+        _ => return Err(SymbolsError::NoElf { path: path.to_owned() }),
+    }
     let here = BuildId::read(&mut |at, len| {
         let mut bytes = Vec::new();
         file.seek(SeekFrom::Start(at)).ok()?;

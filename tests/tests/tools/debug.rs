@@ -196,6 +196,10 @@ fn what_cannot_be_debugged_is_told_and_left_alone() -> Result<()> {
     ensure!(other.status.code() == Some(1) && said.contains("another build"), "{said}");
     let ids = said.split(|c: char| !c.is_ascii_hexdigit()).filter(|word| word.len() == 40).count();
     ensure!(ids == 2, "{said}");
+    let text = rig.path("text");
+    fs::write(&text, "fn main() {}")?;
+    let no_elf = rig.command(&["debug", &target, "--symbols", &text.to_string_lossy()]).output()?;
+    ensure!(no_elf.status.code() == Some(2) && both(&no_elf).contains("no ELF file"), "{}", both(&no_elf));
     // A debugger that is there already: who.
     let debug = debug(&rig, &app, &[])?;
     // Its input stays open, so it waits for a person.

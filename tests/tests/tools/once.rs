@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -43,6 +44,10 @@ fn a_core_file_is_written_here_and_gdb_reads_it() -> Result<()> {
         ["debug", &target, "--core", &core.to_string_lossy(), "--symbols", &symbols.to_string_lossy()];
     succeeds(&mut rig.command(&words))?;
     serves_free(&app)?;
+    // It holds what the app holds, and is not written over.
+    ensure!(fs::metadata(&core)?.permissions().mode() & 0o777 == 0o600, "others can read it");
+    let again = rig.command(&words).output()?;
+    ensure!(again.status.code() == Some(2) && both(&again).contains("hint: name a file"), "{}", both(&again));
     let mut gdb = Command::new("gdb");
     gdb.args(["-batch", "-nx", "-ex", "thread apply all backtrace"]).arg(&symbols).arg(&core);
     let said = both(&succeeds(&mut gdb)?);

@@ -45,8 +45,7 @@ pub(super) async fn run(
     let (local, remote) = mapping(config, remote);
     let configuration = launch::debugpy(&route.name(), port, &local, remote.as_deref());
     if args.write {
-        let otherwise = "devsync debug without --write prints it";
-        write(args, project, std::slice::from_ref(&configuration), otherwise)?;
+        write(args, project, std::slice::from_ref(&configuration))?;
     }
     announce(args, &session, port, &configuration)?;
     serve::run(args, session, listener).await

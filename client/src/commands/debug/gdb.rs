@@ -17,6 +17,7 @@ pub(super) async fn run(args: &DebugArgs, symbols: Option<&Path>) -> Result<Exit
         line.push(' ');
         line.push_str(&quoted(&word));
     }
+    let core = args.core.as_deref().map(reserve).transpose()?;
     let mut gdb = Command::new("gdb");
     // Nothing that comes from the pod may run here.
     gdb.args([
@@ -38,11 +39,28 @@ pub(super) async fn run(args: &DebugArgs, symbols: Option<&Path>) -> Result<Exit
     let status = status.map_err(|error| {
         CommandError::new("gdb cannot be started").cause(error).hint("install gdb on this machine")
     })?;
-    let is_written = args.core.as_ref().is_none_or(|file| file.is_file());
-    match status.success() && is_written {
-        true => Ok(ExitCode::SUCCESS),
-        false => Err(CommandError::new("gdb did not do it").cause(status.to_string())),
+    let is_written = core.as_deref().is_none_or(|file| file.metadata().is_ok_and(|core| core.len() > 0));
+    if status.success() && is_written {
+        if let Some(core) = core {
+            // Kept from here on.
+            core.keep().map_err(|error| CommandError::new("the core file cannot be kept").cause(error))?;
+        }
+        return Ok(ExitCode::SUCCESS);
     }
+    Err(CommandError::new("gdb did not do it").cause(status.to_string()))
+}
+
+/// The core's file, empty, before anything is stopped: it holds what the app holds, so it is its owner's alone.
+fn reserve(path: &Path) -> Result<tempfile::TempPath, CommandError> {
+    let mut options = std::fs::File::options();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let made = options.write(true).create_new(true).open(path);
+    made.and_then(|_| tempfile::TempPath::try_from_path(path)).map_err(|error| {
+        CommandError::usage(format!("--core {} cannot be written", path.display()))
+            .cause(error)
+            .hint("name a file that is not there yet, in a directory that is")
+    })
 }
 
 /// The same command line, as the other end of gdb's pipe.
