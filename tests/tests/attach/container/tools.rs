@@ -35,8 +35,9 @@ fn main() {
 ";
 
 struct Place {
-    rig: Rig,
+    // Dropped first: its containers are removed by a program in the rig's directory.
     podman: Podman,
+    rig: Rig,
 }
 
 impl Place {
